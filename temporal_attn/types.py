@@ -1,0 +1,161 @@
+"""The shapes that everything passes: records, clips, batches, features and outputs.
+
+B is the batch, T the frames of a clip, C channels, H × W pixels (h × w cells of a feature map), K classes.
+This module imports nothing of the project, so that both packages can share it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple, TypedDict
+
+from torch import Tensor
+
+__all__ = [
+    "ClipSpec",
+    "FailedVideo",
+    "FrameFeatures",
+    "ModelOutput",
+    "UserError",
+    "VideoBatch",
+    "VideoError",
+    "VideoRecord",
+]
+
+
+class UserError(Exception):
+    """Wrong use (exit status 2): one line that names the file or argument, and the remedy."""
+
+
+class VideoError(Exception):
+    """A video that cannot be read: what is wrong with which file. The command line exits with status 1.
+
+    Args:
+        path: The file.
+        reason: What is wrong with it, in words; one line.
+    """
+
+    def __init__(self, path: str, reason: str) -> None:
+        self.path = str(path)
+        self.reason = " ".join(str(reason).split())
+        super().__init__(f"{self.path}: {self.reason}")
+
+    def __reduce__(self) -> tuple[type[VideoError], tuple[str, str]]:
+        """Survive the way from a loader worker to the main process."""
+        return (VideoError, (self.path, self.reason))
+
+
+@dataclass(frozen=True, slots=True)
+class VideoRecord:
+    """One labelled video of a data set.
+
+    Args:
+        id: Unique name within the data set, e.g. ``Archery/v_Archery_g08_c01``.
+        path: The file.
+        label: Class index into the data set's class names, None when unknown (prediction on files).
+        group: Leakage unit: clips of one group come from one source and never cross a split.
+        start: First second that belongs to the sample, None for the file's start.
+        end: Last second that belongs to the sample, None for the file's end.
+    """
+
+    id: str
+    path: str
+    label: int | None
+    group: str
+    start: float | None = None
+    end: float | None = None
+
+
+class ClipSpec(TypedDict):
+    """How a clip is cut out of a video in evaluation. Primitives only: it travels in checkpoints.
+
+    Keys:
+        num_frames: T.
+        sampling: ``uniform`` (TSN segments over the whole video) or ``dense`` (one window with a stride).
+        stride: Frames between two samples of ``dense``.
+        resize: Short side in pixels to which a frame is scaled.
+        crop: Side in pixels of the square centre crop that the model sees.
+        repeat_short: Whether a video with fewer frames than T repeats frames (True) or is padded and masked (False).
+    """
+
+    num_frames: int
+    sampling: str
+    stride: int
+    resize: int
+    crop: int
+    repeat_short: bool
+
+
+class FailedVideo(TypedDict):
+    """A video that could not be read. It is counted and named, never replaced."""
+
+    id: str
+    path: str
+    reason: str
+    label: int
+    group: str
+    index: int
+
+
+class VideoBatch(TypedDict, total=False):
+    """A batch of clips.
+
+    Only ``video`` and (for training) ``label`` are required by the modules of this package; everything else has a
+    default, so that batches of other loaders can be used.
+
+    Keys:
+        video: (B, T, C, H, W) uint8 RGB; a float tensor is taken as already normalised.
+        features: Instead of ``video``: what a frozen part of the backbone made of it, maps (B, T, C', h, w) or
+            tokens (B, T, C').
+        mask: (B, T) bool, True = a real frame.
+        pts: (B, T) float32, seconds of each frame in its file.
+        frame_index: (B, T) int64, display-order index of each frame in its file.
+        label: (B,) int64, or (B, K) float for multi-label; -1 = unknown.
+        video_id: B names.
+        view_id: (B,) int64, which clip and crop of the video this is.
+        index: (B,) int64, position of the video in its data set.
+        group: B names of leakage groups.
+        seed: (B,) int64, the source of randomness for each clip's augmentation.
+        failed: Videos of this batch that could not be read; they have no row in the tensors.
+    """
+
+    video: Tensor
+    features: Tensor
+    mask: Tensor
+    pts: Tensor
+    frame_index: Tensor
+    label: Tensor
+    video_id: list[str]
+    view_id: Tensor
+    index: Tensor
+    group: list[str]
+    seed: Tensor
+    failed: list[FailedVideo]
+
+
+class FrameFeatures(NamedTuple):
+    """What the backbone says of each frame, before any trainable projection.
+
+    Args:
+        tokens: (B, T, C').
+        maps: (B, T, C', h, w), or None when not asked for.
+    """
+
+    tokens: Tensor
+    maps: Tensor | None = None
+
+
+class ModelOutput(NamedTuple):
+    """Answer of a video classifier.
+
+    Args:
+        logits: (B, K).
+        frame_weights: (B, T), each row sums to 1 over real frames; 0 on padding.
+    """
+
+    logits: Tensor
+    frame_weights: Tensor
+
+
+Primitive = None | bool | int | float | str | list[Any] | Mapping[str, Any]
