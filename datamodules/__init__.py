@@ -1,0 +1,35 @@
+"""Lightning datamodules that feed labelled video clips: `fit`, `validate`, `test` and `predict` on real files.
+
+They need nothing of `temporal_attn` but the shapes in `temporal_attn.types`, and work with any LightningModule.
+A name is imported when it is first asked for, so that loader workers start without Lightning.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from datamodules.base import VideoDataModule
+    from datamodules.folder import FolderDataModule
+    from datamodules.synthetic import SyntheticDataModule
+    from datamodules.ucf101 import UCF101DataModule
+
+__all__ = ["FolderDataModule", "SyntheticDataModule", "UCF101DataModule", "VideoDataModule"]
+
+_MODULES = {
+    "FolderDataModule": "datamodules.folder",
+    "SyntheticDataModule": "datamodules.synthetic",
+    "UCF101DataModule": "datamodules.ucf101",
+    "VideoDataModule": "datamodules.base",
+}
+
+
+def __getattr__(name: str) -> Any:  # noqa: ANN401 - what a name stands for is up to the name
+    if name not in _MODULES:
+        raise AttributeError(f"module 'datamodules' has no attribute {name!r}; it has {', '.join(__all__)}")
+    return getattr(import_module(_MODULES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

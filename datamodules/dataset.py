@@ -1,0 +1,265 @@
+"""From a record to a clip, and from clips to a batch.
+
+All randomness of a sample comes from (seed, epoch, video id), so that an epoch is the same clips for any number of
+workers. A video that cannot be read becomes a `FailedVideo` in the batch: it is counted, and no other takes its place.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol, TypedDict, cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from datamodules.readers import open_reader
+from datamodules.samplers import Indices, Mask, dense_indices, uniform_indices
+from temporal_attn.types import ClipSpec, FailedVideo, VideoBatch, VideoError, VideoRecord
+
+__all__ = ["ClipItem", "ClipSource", "DecodedClips", "VideoDataset", "collate_clips", "load_clip"]
+
+UNKNOWN_LABEL = -1
+
+
+class ClipItem(TypedDict, total=False):
+    """One clip, before it joins a batch; `VideoBatch` without the leading dimension.
+
+    Keys:
+        video: (T, C, H, W) uint8 RGB; or instead of it
+        features: (T, ...), what a frozen part of a backbone made of the frames.
+        mask: (T,) bool, True = a real frame; padding repeats the last real one.
+        pts: (T,) float32, seconds of each frame in its file.
+        frame_index: (T,) int64, display-order index of each frame in its file.
+        label: Class index, -1 = unknown.
+        video_id: Name of the video.
+        view_id: Which clip of the video this is.
+        index: Position of the video in its data set.
+        group: Leakage group.
+        seed: Source of randomness for the augmentation.
+    """
+
+    video: Tensor
+    features: Tensor
+    mask: Tensor
+    pts: Tensor
+    frame_index: Tensor
+    label: int
+    video_id: str
+    view_id: int
+    index: int
+    group: str
+    seed: int
+
+
+class ClipSource(Protocol):
+    """Where the tensors of a clip come from: decoded frames, or what was computed from them before."""
+
+    def __call__(self, record: VideoRecord, rng: np.random.Generator) -> dict[str, Tensor]:
+        """``video`` (T, C, H, W) or ``features`` (T, ...), and ``mask``, ``pts``, ``frame_index`` (T,).
+
+        Args:
+            record: The video.
+            rng: Decides all that is random.
+
+        Raises:
+            VideoError: The video cannot be read.
+        """
+        ...
+
+
+class DecodedClips:
+    """Clips decoded from their files.
+
+    Training draws the frames at random and gives them whole, since the random crop is done on the batch on the device;
+    evaluation takes the middle of each segment and the centre crop.
+
+    Args:
+        clip: How a clip is cut.
+        train: Whether frames are drawn at random.
+        reader: Engine of `datamodules.readers.open_reader`.
+    """
+
+    def __init__(self, clip: ClipSpec, train: bool, reader: str) -> None:
+        self.clip = clip
+        self.train = train
+        self.reader = reader
+
+    def __call__(self, record: VideoRecord, rng: np.random.Generator) -> dict[str, Tensor]:
+        """Frames and their mask, pts and frame_index."""
+        with open_reader(record.path, self.reader, short_side=self.clip["resize"]) as video:
+            first, length = _frames_between(video.pts, record)
+            indices, mask = _sample(length, self.clip, rng if self.train else None)
+            indices += first
+            pts = video.pts[indices]
+            frames = torch.from_numpy(video.get_batch(indices.tolist())).permute(0, 3, 1, 2)
+        if not self.train:
+            frames = _centre_crop(frames, self.clip["crop"], self.clip["crop"])
+        return {
+            "video": frames.contiguous(),
+            "mask": torch.from_numpy(mask),
+            "pts": torch.from_numpy(pts).float(),
+            "frame_index": torch.from_numpy(indices),
+        }
+
+
+class VideoDataset(Dataset[ClipItem | FailedVideo]):
+    """One clip a video, from `source`: `DecodedClips`, unless somebody puts another one there.
+
+    Args:
+        records: The videos.
+        clip: How a clip is cut.
+        train: Whether frames are drawn at random.
+        reader: Engine of `datamodules.readers.open_reader`.
+        seed: Not negative.
+    """
+
+    def __init__(
+        self, records: Sequence[VideoRecord], clip: ClipSpec, train: bool = False, reader: str = "auto", seed: int = 0
+    ) -> None:
+        self.records = tuple(records)
+        self.clip = clip
+        self.train = train
+        self.reader = reader
+        self.seed = seed
+        self.source: ClipSource = DecodedClips(clip, train, reader)
+
+    def __len__(self) -> int:
+        """Number of videos."""
+        return len(self.records)
+
+    def __getitem__(self, key: int | tuple[int, int]) -> ClipItem | FailedVideo:
+        """The clip of one video.
+
+        Args:
+            key: Position of the video, or (position, epoch); without an epoch it is 0.
+        """
+        index, epoch = key if isinstance(key, tuple) else (key, 0)
+        record = self.records[index]
+        rng, seed = self.randomness(record, epoch)
+        try:
+            fields = self.source(record, rng)
+        except VideoError as error:
+            return FailedVideo(
+                id=record.id,
+                path=record.path,
+                reason=error.reason,
+                label=UNKNOWN_LABEL if record.label is None else record.label,
+                group=record.group,
+                index=index,
+            )
+        return self.item(record, fields, index, seed)
+
+    @staticmethod
+    def item(record: VideoRecord, fields: dict[str, Tensor], index: int, seed: int) -> ClipItem:
+        """A source's tensors and what is known of their video."""
+        known = {
+            "label": UNKNOWN_LABEL if record.label is None else record.label,
+            "video_id": record.id,
+            "view_id": 0,
+            "index": index,
+            "group": record.group,
+            "seed": seed,
+        }
+        return cast(ClipItem, {**fields, **known})
+
+    def randomness(self, record: VideoRecord, epoch: int) -> tuple[np.random.Generator, int]:
+        """Generator of a sample's frames, and the seed of its augmentation.
+
+        Both depend on the video's id and not on its position, so that other videos beside it change nothing.
+        """
+        rng = np.random.default_rng((self.seed, epoch, zlib.crc32(record.id.encode())))
+        return rng, int(rng.integers(2**63))
+
+
+def load_clip(path: str | Path, clip: ClipSpec, reader: str = "auto", record: VideoRecord | None = None) -> VideoBatch:
+    """The clip of one video file, exactly as evaluation cuts it.
+
+    Args:
+        path: The file.
+        clip: How a clip is cut.
+        reader: Engine of `datamodules.readers.open_reader`.
+        record: What is known of the video, such as its label and its seconds; None for a bare file.
+
+    Returns:
+        A batch of B = 1.
+
+    Raises:
+        VideoError: The file cannot be read.
+    """
+    record = record or VideoRecord(id=str(path), path=str(path), label=None, group=str(path))
+    dataset = VideoDataset([record], clip, reader=reader)
+    fields = dataset.source(record, np.random.default_rng(0))
+    return collate_clips([dataset.item(record, fields, index=0, seed=0)])
+
+
+def collate_clips(items: Sequence[ClipItem | FailedVideo], clip: ClipSpec | None = None) -> VideoBatch:
+    """Clips of one length become a batch; what could not be read is listed beside it.
+
+    Frames of a training batch share their short side but not always their shape: they are cut centrally to the smallest
+    height and width of the batch. Batches of one source have one shape, and lose nothing.
+
+    Args:
+        items: From `VideoDataset`.
+        clip: Gives T and the crop of a batch in which every video failed, which else has T = H = W = 0.
+
+    Returns:
+        A batch of B = the clips that could be read, 0 included.
+    """
+    failed = [cast(FailedVideo, item) for item in items if "reason" in item]
+    clips = [item for item in items if "reason" not in item]
+    num_frames, side = (clip["num_frames"], clip["crop"]) if clip else (0, 0)
+    batch = VideoBatch(
+        mask=_stack([item["mask"] for item in clips], torch.empty(0, num_frames).bool()),
+        pts=_stack([item["pts"] for item in clips], torch.empty(0, num_frames)),
+        frame_index=_stack([item["frame_index"] for item in clips], torch.empty(0, num_frames).long()),
+        label=torch.tensor([item["label"] for item in clips], dtype=torch.int64),
+        video_id=[item["video_id"] for item in clips],
+        view_id=torch.tensor([item["view_id"] for item in clips], dtype=torch.int64),
+        index=torch.tensor([item["index"] for item in clips], dtype=torch.int64),
+        group=[item["group"] for item in clips],
+        seed=torch.tensor([item["seed"] for item in clips], dtype=torch.int64),
+        failed=failed,
+    )
+    if clips and "features" in clips[0]:
+        batch["features"] = torch.stack([item["features"] for item in clips])
+    else:
+        empty = torch.empty(0, num_frames, 3, side, side, dtype=torch.uint8)
+        batch["video"] = _stack_frames([item["video"] for item in clips], empty)
+    return batch
+
+
+def _frames_between(pts: NDArray[np.float64], record: VideoRecord) -> tuple[int, int]:
+    """First frame that belongs to the record, and how many do."""
+    first = 0 if record.start is None else int(np.searchsorted(pts, record.start, side="left"))
+    stop = len(pts) if record.end is None else int(np.searchsorted(pts, record.end, side="right"))
+    if stop <= first:
+        raise VideoError(record.path, f"no frame between second {record.start} and second {record.end}")
+    return first, stop - first
+
+
+def _sample(length: int, clip: ClipSpec, rng: np.random.Generator | None) -> tuple[Indices, Mask]:
+    num_frames, repeat_short = clip["num_frames"], clip["repeat_short"]
+    if clip["sampling"] == "uniform":
+        return uniform_indices(length, num_frames, rng, repeat_short=repeat_short)
+    return dense_indices(length, num_frames, clip["stride"], rng, repeat_short=repeat_short)
+
+
+def _centre_crop(frames: Tensor, height: int, width: int) -> Tensor:
+    """Middle of (..., H, W)."""
+    top, left = (frames.shape[-2] - height) // 2, (frames.shape[-1] - width) // 2
+    return frames[..., top : top + height, left : left + width]
+
+
+def _stack_frames(clips: list[Tensor], empty: Tensor) -> Tensor:
+    height = min((clip.shape[-2] for clip in clips), default=0)
+    width = min((clip.shape[-1] for clip in clips), default=0)
+    return _stack([_centre_crop(clip, height, width) for clip in clips], empty)
+
+
+def _stack(tensors: list[Tensor], empty: Tensor) -> Tensor:
+    return torch.stack(tensors) if tensors else empty

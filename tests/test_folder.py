@@ -1,0 +1,142 @@
+from __future__ import annotations
+
+import pytest
+
+from datamodules import FolderDataModule
+from temporal_attn.types import UserError
+
+
+def touch(root, *names):
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).touch()
+    return str(root)
+
+
+def ids(dataset):
+    return {record.id for record in dataset.records}
+
+
+def labels(dataset):
+    return {(record.id, record.label) for record in dataset.records}
+
+
+def test_one_folder_a_class(tmp_path):
+    root = touch(tmp_path, *(f"{c}/{i}.mp4" for c in ("b", "a") for i in range(10)), "a/notes.txt")
+    (tmp_path / "empty").mkdir()
+    data = FolderDataModule(root, val_fraction=0.2, test_fraction=0.3)
+    assert data.class_names == ["a", "b"]
+    for stage in ("fit", "test"):
+        data.setup(stage)
+    parts = [data.train_dataset, data.val_dataset, data.test_dataset]
+    assert [len(part) for part in parts] == [10, 4, 6]
+    assert set().union(*map(ids, parts)) == {f"{c}/{i}" for c in "ab" for i in range(10)}
+    assert {record.label for record in data.val_dataset.records} == {0, 1}
+    assert data.account.empty_classes == ("empty",)
+    assert (data.account.found, data.account.listed) == (20, 20)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "name"),
+    [
+        (r"_(g\d+)_", "v_x_g{group:02d}_c{clip}"),
+        (r"person\d+", "person{group}-{clip}"),
+        (r"^(.+)\.\d", "film{group}.{clip}"),
+    ],
+)
+def test_groups_stay_whole(tmp_path, pattern, name):
+    root = touch(
+        tmp_path, *(f"{c}/{name.format(group=g, clip=k)}.avi" for c in "ab" for g in range(5) for k in range(4))
+    )
+    data = FolderDataModule(root, group_pattern=pattern)
+    groups = [{r.group for r in part.records} for part in (data.train_dataset, data.val_dataset, data.test_dataset)]
+    assert [len(part) for part in groups] == [6, 2, 2]
+    assert len(set().union(*groups)) == 10
+
+
+def test_split_folders(tmp_path):
+    root = touch(tmp_path, "train/a/1.mp4", "train/b/1.webm", "val/b/1.mov", "test/a/1.mkv", "test/c/1.mp4")
+    data = FolderDataModule(root)
+    assert data.class_names == ["a", "b", "c"]
+    assert labels(data.train_dataset) == {("train/a/1", 0), ("train/b/1", 1)}
+    assert labels(data.val_dataset) == {("val/b/1", 1)}
+    assert labels(data.test_dataset) == {("test/a/1", 0), ("test/c/1", 2)}
+    data.setup("test")
+    assert (data.account.found, data.account.empty_classes) == (2, ("b",))
+
+
+def test_split_folders_without_validation(tmp_path):
+    root = touch(tmp_path, *(f"train/{c}/{i}.mp4" for c in "ab" for i in range(5)), "test/a/1.mp4")
+    data = FolderDataModule(root, val_fraction=0.4)
+    assert (len(data.train_dataset), len(data.val_dataset), len(data.test_dataset)) == (6, 4, 1)
+
+
+def test_classes_may_be_called_train_and_test(tmp_path):
+    root = touch(tmp_path, *(f"{c}/{i}.mp4" for c in ("train", "test") for i in range(4)))
+    assert FolderDataModule(root).class_names == ["test", "train"]
+
+
+def test_split_folders_beside_others_are_refused(tmp_path):
+    root = touch(tmp_path, "train/a/1.mp4", "extra/a/1.mp4")
+    with pytest.raises(UserError, match="extra beside the split folders train"):
+        FolderDataModule(root).setup("fit")
+
+
+def test_lists(tmp_path, caplog):
+    root = touch(tmp_path / "videos", *(f"{c}/{i}_g0{i}_.mp4" for c in "ab" for i in range(6)))
+    (tmp_path / "train.txt").write_text("a/0_g00_.mp4\nb/1_g01_.avi\nb/2_g02_.mp4\na/9_g09_.mp4\n")
+    (tmp_path / "val.txt").write_text("a/1_g01_\n")
+    (tmp_path / "test.txt").write_text("b/4_g04_.mp4\nb/2_g02_.mp4\n")
+    lists = {f"{split}_list": str(tmp_path / f"{split}.txt") for split in ("train", "val", "test")}
+    data = FolderDataModule(root, **lists)
+    data.setup("fit")
+    assert labels(data.train_dataset) == {("a/0_g00_", 0), ("b/1_g01_", 1), ("b/2_g02_", 1)}
+    assert labels(data.val_dataset) == {("a/1_g01_", 0)}
+    assert ids(data.test_dataset) == {"b/4_g04_", "b/2_g02_"}
+    assert data.account.missing == ("a/9_g09_",)
+    assert "train and test share 1 groups of clips, e.g. b_g02" in caplog.text
+    lists["val_list"] = None
+    assert len(FolderDataModule(root, **lists, val_fraction=0.5).val_dataset) == 1
+    with pytest.raises(UserError, match="neither train_list nor test_list"):
+        FolderDataModule(root, val_list=str(tmp_path / "val.txt"))
+
+
+def test_a_list_that_leads_nowhere(tmp_path):
+    root = touch(tmp_path / "videos", "a/1.mp4", "a/2.mp4")
+    (tmp_path / "train.txt").write_text("a/1.mp4\n")
+    (tmp_path / "test.txt").write_text("a/8.mp4\n")
+    data = FolderDataModule(root, train_list=str(tmp_path / "train.txt"), test_list=str(tmp_path / "test.txt"))
+    data.setup("fit")
+    assert data.val_dataloader() == []  # one group alone trains
+    with pytest.raises(UserError, match=r"none of the videos in .*test.txt is here; expected lines <class>/<video>"):
+        data.setup("test")
+
+
+def test_nothing_to_find(tmp_path):
+    with pytest.raises(UserError, match="gone: no such folder"):
+        FolderDataModule(str(tmp_path / "gone")).setup("fit")
+    root = touch(tmp_path, "1.mp4", "a/notes.txt")
+    with pytest.raises(UserError, match=r"no videos for train; expected <root>/<class>/<video>"):
+        FolderDataModule(root).setup("fit")
+    touch(tmp_path, "a/1.mp4", "a/2.mp4")
+    data = FolderDataModule(root, test_fraction=0.0)
+    data.setup("fit")
+    with pytest.raises(UserError, match="test_fraction above 0"):
+        data.setup("test")
+
+
+def test_ambiguous_names_and_patterns(tmp_path):
+    root = touch(tmp_path, "a/1.mp4", "a/1.avi")
+    with pytest.raises(UserError, match=r"a.1: two videos differ in their suffix only"):
+        FolderDataModule(root).setup("fit")
+    with pytest.raises(UserError, match=r"group_pattern: .* no regular expression"):
+        FolderDataModule(root, group_pattern="(")
+
+
+def test_classes_can_be_chosen(tmp_path):
+    root = touch(tmp_path, *(f"{c}/{i}.mp4" for c in "abc" for i in range(5)))
+    data = FolderDataModule(root, classes=["c", "a"])
+    assert data.class_names == ["c", "a"]
+    assert {record.id[0]: record.label for record in data.train_dataset.records} == {"c": 0, "a": 1}
+    data.setup("fit")
+    assert data.account.listed == 10
