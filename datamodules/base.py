@@ -60,9 +60,9 @@ class VideoDataModule(pl.LightningDataModule, ABC):
 
     def __init__(
         self,
-        clip: ClipOptions = ClipOptions(),  # noqa: B008 - frozen
-        augment: AugmentOptions = AugmentOptions(),  # noqa: B008
-        loader: LoaderOptions = LoaderOptions(),  # noqa: B008
+        clip: ClipOptions = ClipOptions(),
+        augment: AugmentOptions = AugmentOptions(),
+        loader: LoaderOptions = LoaderOptions(),
         reader: Literal["auto", "decord", "pyav"] = "auto",
         seed: int = 0,
         cache_dir: str | None = None,

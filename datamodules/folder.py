@@ -78,9 +78,9 @@ class FolderDataModule(VideoDataModule):
         val_fraction: float = 0.2,
         test_fraction: float = 0.2,
         group_pattern: str = r"_(g\d+)_",
-        clip: ClipOptions = ClipOptions(),  # noqa: B008 - frozen
-        augment: AugmentOptions = AugmentOptions(),  # noqa: B008
-        loader: LoaderOptions = LoaderOptions(),  # noqa: B008
+        clip: ClipOptions = ClipOptions(),
+        augment: AugmentOptions = AugmentOptions(),
+        loader: LoaderOptions = LoaderOptions(),
         reader: Literal["auto", "decord", "pyav"] = "auto",
         seed: int = 0,
         cache_dir: str | None = None,

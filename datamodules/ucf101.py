@@ -70,9 +70,9 @@ class UCF101DataModule(VideoDataModule):
         classes: Sequence[str] | None = None,
         val_groups: Collection[int] | None = None,
         val_fraction: float = 0.2,
-        clip: ClipOptions = ClipOptions(),  # noqa: B008 - frozen
-        augment: AugmentOptions = AugmentOptions(),  # noqa: B008
-        loader: LoaderOptions = LoaderOptions(),  # noqa: B008
+        clip: ClipOptions = ClipOptions(),
+        augment: AugmentOptions = AugmentOptions(),
+        loader: LoaderOptions = LoaderOptions(),
         reader: Literal["auto", "decord", "pyav"] = "auto",
         seed: int = 0,
         cache_dir: str | None = None,

@@ -6,6 +6,7 @@ import os
 import socket
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -36,3 +37,33 @@ def shared_data() -> Path:
     if not path.is_dir():
         pytest.skip("no real video beside the checkout (../shared/data)")
     return path
+
+
+@pytest.fixture(scope="session")
+def tiny_ucf(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data set in UCF101's layout: three classes told apart by their colour, 8 groups, folds 1 and 2.
+
+    ``root/`` holds the videos, ``splits/`` the lists. Fold 1 tests on groups 1 and 2, fold 2 on groups 3 and 4.
+    """
+    from videos import write_video
+
+    base = tmp_path_factory.mktemp("tiny_ucf")
+    classes = {"Archery": (200, 40, 40), "Diving": (40, 200, 40), "Swing": (40, 40, 200)}
+    (base / "splits").mkdir()
+    index = "".join(f"{i} {name}\r\n" for i, name in enumerate(classes, 1))
+    (base / "splits" / "classInd.txt").write_bytes(index.encode())
+    rng = np.random.default_rng(0)
+    listed = [(name, group) for name in classes for group in range(1, 9)]
+    for name, group in listed:
+        noise = rng.integers(-30, 30, (8, 48, 64, 3))
+        frames = np.clip(np.asarray(classes[name]) + noise, 0, 255).astype(np.uint8)
+        path = base / "root" / name / f"v_{name}_g{group:02d}_c01.mp4"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_video(path, frames, fps=8)
+    for fold, held in ((1, (1, 2)), (2, (3, 4))):
+        number = {name: i for i, name in enumerate(classes, 1)}
+        train = [f"{n}/v_{n}_g{g:02d}_c01.avi {number[n]}\r\n" for n, g in listed if g not in held]
+        test = [f"{n}/v_{n}_g{g:02d}_c01.avi\r\n" for n, g in listed if g in held]
+        (base / "splits" / f"trainlist{fold:02d}.txt").write_bytes("".join(train).encode())
+        (base / "splits" / f"testlist{fold:02d}.txt").write_bytes("".join(test).encode())
+    return base

@@ -149,6 +149,8 @@ def insert_attention(
 
     if hasattr(net, HOME):
         raise ValueError(f"{type(net).__name__} has attention already; call remove_attention first")
+    if isinstance(net, nn.Sequential):
+        raise ValueError("a bare nn.Sequential would run the attention as one more layer; wrap it in a module")
     places = _places(net, at, stages)
     if len(set(places)) < len(places):
         raise ValueError(f"a place is named twice in {places}; attention follows a module once")

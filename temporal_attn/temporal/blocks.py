@@ -45,7 +45,7 @@ class SelfAttentionBlock(nn.Module):
         max_period: float = 100.0,
     ) -> None:
         super().__init__()
-        if dim % heads:
+        if heads < 1 or dim % heads:
             raise ValueError(f"heads={heads} does not divide dim={dim}")
         self.heads = heads
         self.norm1 = nn.LayerNorm(dim)

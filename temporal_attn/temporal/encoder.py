@@ -36,9 +36,9 @@ class TemporalEncoder(nn.Module):
         # Padding may hold anything, NaN included, and 0 · NaN is NaN: replace it, do not multiply it.
         tokens = torch.where(mask[..., None], tokens, 0)
         # Only differences of seconds matter. Counted from the first frame, small ones stay precise.
-        pts = pts.float()
+        pts = pts if pts.is_floating_point() else pts.float()
         start = pts.masked_fill(~mask, torch.inf).amin(1, keepdim=True)
-        pts = torch.where(mask, pts - start, 0)
+        pts = torch.where(mask, pts - start, 0).float()
         for block in self.blocks:
             tokens = block(tokens, mask, pts)
         feature, weights = self.pool(self.norm(tokens), mask)

