@@ -17,9 +17,10 @@ from pytorch_lightning.trainer.states import TrainerFn
 from torch.utils.data import DataLoader
 
 from datamodules.dataset import VideoDataset, collate_clips
+from datamodules.files import expand_paths
 from datamodules.options import AugmentOptions, ClipOptions, LoaderOptions
 from datamodules.readers import describe_engines, summarise_engines
-from datamodules.records import Account, Catalogue, expand_paths
+from datamodules.records import Account, Catalogue
 from datamodules.samplers import EpochSampler
 from datamodules.transforms import ClipAugment
 from temporal_attn.types import ClipSpec, FailedVideo, UserError, VideoBatch, VideoRecord
@@ -52,7 +53,7 @@ class VideoDataModule(pl.LightningDataModule, ABC):
         reader: ``auto``, or one engine for all files: ``decord`` or ``pyav``.
         seed: Decides the split, the order of epochs, and every random draw.
         cache_dir: Folder for what callbacks may store of the data set; None stores nothing.
-        predict_paths: Files, folders and glob patterns of `predict`.
+        predict_paths: Files, folders and glob patterns of `predict`; None predicts on the test part.
 
     Raises:
         UserError: The seed is negative.
@@ -190,7 +191,7 @@ class VideoDataModule(pl.LightningDataModule, ABC):
 
     @property
     def predict_dataset(self) -> VideoDataset:
-        """Videos of `predict_paths`, without labels."""
+        """Videos of `predict_paths`, or of the test part."""
         return self.dataset("predict")
 
     def train_dataloader(self) -> DataLoader[VideoBatch]:
@@ -206,7 +207,7 @@ class VideoDataModule(pl.LightningDataModule, ABC):
         return self._dataloader("test")
 
     def predict_dataloader(self) -> DataLoader[VideoBatch]:
-        """Batches of `predict_paths`."""
+        """Batches of `predict_paths`, or of the test part."""
         return self._dataloader("predict")
 
     # Batches
@@ -255,8 +256,9 @@ class VideoDataModule(pl.LightningDataModule, ABC):
     @cached_property
     def _predict_records(self) -> tuple[VideoRecord, ...]:
         if not self.predict_paths:
-            raise UserError("predict_paths is empty; give files, folders or glob patterns to predict on")
-        return expand_paths(self.predict_paths)
+            return self.catalogue.records["test"]
+        files = expand_paths(self.predict_paths)
+        return tuple(VideoRecord(id=path, path=path, label=None, group=path) for path in files)
 
     def _own_records(self, split: str) -> tuple[VideoRecord, ...]:
         return self._predict_records if split == "predict" else self.catalogue.records[split]

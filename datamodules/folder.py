@@ -16,12 +16,12 @@ from pathlib import Path, PurePosixPath
 from typing import Literal
 
 from datamodules.base import VideoDataModule
+from datamodules.files import VideoFiles
 from datamodules.options import AugmentOptions, ClipOptions, LoaderOptions
 from datamodules.readers import VIDEO_SUFFIXES
 from datamodules.records import (
     Catalogue,
     Entry,
-    VideoFiles,
     choose_classes,
     label_records,
     locate,
@@ -58,7 +58,7 @@ class FolderDataModule(VideoDataModule):
         reader: ``auto``, or one engine for all files: ``decord`` or ``pyav``.
         seed: Decides the split, the order of epochs, and every random draw.
         cache_dir: Folder for what callbacks may store of the data set; None stores nothing.
-        predict_paths: Files, folders and glob patterns of `predict`.
+        predict_paths: Files, folders and glob patterns of `predict`; None predicts on the test part.
 
     Raises:
         UserError: The pattern is no regular expression, or there are other lists without one for training; later, when

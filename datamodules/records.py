@@ -1,13 +1,11 @@
 """From annotation files and folders to lists of `VideoRecord`: pure functions, nothing is decoded.
 
-A disk is scanned once, by `scan_videos`; everything else works on the names it found.
+The disk is scanned once, by `datamodules.files`; everything here works on the names it found.
 """
 
 from __future__ import annotations
 
-import glob
 import hashlib
-import os
 import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
@@ -15,23 +13,20 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
-from datamodules.readers import VIDEO_SUFFIXES
+from datamodules.files import VideoFiles, stem_of
 from temporal_attn.types import UserError, VideoRecord
 
 __all__ = [
     "Account",
     "Catalogue",
     "Entry",
-    "VideoFiles",
     "choose_classes",
-    "expand_paths",
     "label_records",
     "locate",
     "parse_ucf101_name",
     "read_class_index",
     "read_path_list",
     "read_ucf101_list",
-    "scan_videos",
     "split_by_groups",
     "take_account",
 ]
@@ -94,63 +89,7 @@ class Entry(NamedTuple):
     @property
     def id(self) -> str:
         """The name without its suffix."""
-        return _stem(self.name)
-
-
-class VideoFiles:
-    """The videos below a folder, found by one scan, and looked up by name without the suffix or letter case.
-
-    Lists name ``.avi`` files while the disk may hold another container, and UCF101 itself spells one class in two ways.
-
-    Args:
-        root: The folder.
-
-    Raises:
-        UserError: The folder does not exist.
-    """
-
-    def __init__(self, root: str | Path) -> None:
-        self.root = Path(root)
-        self.names = scan_videos(self.root)
-        self._by_stem: dict[str, list[str]] = defaultdict(list)
-        for name in self.names:
-            self._by_stem[_stem(name).casefold()].append(name)
-
-    def find(self, name: str) -> str | None:
-        """Path of a listed video: the very file if it is there, else another container of that name, else None."""
-        same_stem = self._by_stem.get(_stem(name).casefold(), [])
-        if not same_stem:
-            return None
-        best = min(same_stem, key=lambda found: (found != name, _stem(found) != _stem(name), found))
-        return str(self.root / best)
-
-
-def scan_videos(root: Path) -> list[str]:
-    """Names of all videos below a folder, links followed, hidden files left out.
-
-    Args:
-        root: The folder.
-
-    Returns:
-        Sorted paths relative to root, ``/`` between folders.
-
-    Raises:
-        UserError: The folder does not exist.
-    """
-    if not root.is_dir():
-        raise UserError(f"{root}: no such folder; give the folder that holds the videos")
-    names = []
-    visited: set[tuple[int, int]] = set()
-    for folder, subfolders, files in os.walk(root, followlinks=True):
-        status = os.stat(folder)
-        if (status.st_dev, status.st_ino) in visited:  # a link back to where the walk has been
-            subfolders.clear()
-            continue
-        visited.add((status.st_dev, status.st_ino))
-        subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
-        inside = Path(folder).relative_to(root)
-        names += [(inside / file).as_posix() for file in files if _is_video(file)]
-    return sorted(names)
+        return stem_of(self.name)
 
 
 def parse_ucf101_name(stem: str) -> tuple[str, int]:
@@ -207,7 +146,7 @@ def read_ucf101_list(path: Path, class_names: Sequence[str]) -> list[Entry]:
     for where, line in _located_lines(path):
         match = re.fullmatch(r"(\S+)(?:\s+(\d+))?", line)
         name = _inside_root(match[1], where) if match else ""
-        if match is None or not _UCF101_NAME.match(PurePosixPath(_stem(name)).name):
+        if match is None or not _UCF101_NAME.match(PurePosixPath(stem_of(name)).name):
             raise UserError(f"{where}: expected '<class>/v_<class>_gNN_cNN.avi', label optional, found {line!r}")
         label = known.get(PurePosixPath(name).parts[0].casefold())
         if label is None:
@@ -327,33 +266,6 @@ def choose_classes(wanted: Sequence[str] | None, known: Sequence[str], present: 
     return tuple(wanted)
 
 
-def expand_paths(paths: Sequence[str]) -> tuple[VideoRecord, ...]:
-    """Unlabelled videos to predict on.
-
-    Args:
-        paths: Files (of any suffix), folders (all videos below) and glob patterns (``**`` crosses folders).
-
-    Returns:
-        Each file once, in the order given; its path is its id.
-
-    Raises:
-        UserError: A path or pattern leads to no video.
-    """
-    found: dict[str, None] = {}
-    for path in paths:
-        if os.path.isdir(path):
-            files = [(Path(path) / name).as_posix() for name in scan_videos(Path(path))]
-        elif os.path.isfile(path):
-            files = [Path(path).as_posix()]
-        else:
-            matches = sorted(glob.glob(path, recursive=True))
-            files = [Path(match).as_posix() for match in matches if os.path.isfile(match)]
-        if not files:
-            raise UserError(f"predict_paths: no video at {path}; give a file, a folder of videos or a glob pattern")
-        found.update(dict.fromkeys(files))
-    return tuple(VideoRecord(id=path, path=path, label=None, group=path) for path in found)
-
-
 def _share(fraction: float, count: int, spare: int) -> int:
     wanted = max(1, round(fraction * count)) if fraction > 0 else 0
     return max(0, min(wanted, spare))
@@ -389,12 +301,3 @@ def _unique(entries: list[Entry], path: Path) -> list[Entry]:
     if twice is not None:
         raise UserError(f"{path}: {twice} is listed twice; delete one of the lines")
     return entries
-
-
-def _is_video(name: str) -> bool:
-    return not name.startswith(".") and name.lower().endswith(VIDEO_SUFFIXES)
-
-
-def _stem(name: str) -> str:
-    """Name without a video's suffix; a dot elsewhere is part of the name."""
-    return name.rsplit(".", 1)[0] if name.lower().endswith(VIDEO_SUFFIXES) else name

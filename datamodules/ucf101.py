@@ -16,10 +16,10 @@ from pathlib import Path, PurePosixPath
 from typing import Literal
 
 from datamodules.base import VideoDataModule
+from datamodules.files import VideoFiles
 from datamodules.options import AugmentOptions, ClipOptions, LoaderOptions
 from datamodules.records import (
     Catalogue,
-    VideoFiles,
     choose_classes,
     label_records,
     locate,
@@ -53,7 +53,7 @@ class UCF101DataModule(VideoDataModule):
         reader: ``auto``, or one engine for all files: ``decord`` or ``pyav``.
         seed: Decides the split, the order of epochs, and every random draw.
         cache_dir: Folder for what callbacks may store of the data set; None stores nothing.
-        predict_paths: Files, folders and glob patterns of `predict`.
+        predict_paths: Files, folders and glob patterns of `predict`; None predicts on the test part.
 
     Raises:
         UserError: The fold does not exist; later, when the disk is scanned, a folder or list is missing or malformed.

@@ -343,8 +343,12 @@ def test_prediction_with_a_checkpoint_needs_no_data_set(root, tmp_path, checkpoi
     make_trainer(tmp_path).predict(module, datamodule=data, ckpt_path=checkpoint)
     assert len(names(module.seen["predict"])) == 5
     assert module.seen["predict"][0]["video"].shape[1:] == (2, 3, 16, 16)
-    with pytest.raises(UserError, match="predict_paths is empty"):
-        make_trainer(tmp_path).predict(Remembering(), datamodule=make(root), ckpt_path=checkpoint)
+
+
+def test_prediction_without_paths_is_on_the_test_part(root, tmp_path, checkpoint):
+    module, data = Remembering(), make(root)
+    make_trainer(tmp_path).predict(module, datamodule=data, ckpt_path=checkpoint)
+    assert names(module.seen["predict"]) == [record.id for record in data.test_dataset.records]
 
 
 # The command line

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from datamodules.dataset import load_clip
 from temporal_attn.inference import LoadedClassifier, load_classifier, predict_video
 from temporal_attn.keyframes import inspect_video, inspect_videos
-from temporal_attn.keyframes.inspect import expand_videos, unique_ids
+from temporal_attn.keyframes.inspect import unique_ids
 from temporal_attn.module import VideoClassificationModule
 from temporal_attn.types import ClipSpec, FrameFeatures, ModelOutput, UserError, VideoError
 from tests.videos import numbered_frames, read_number, write_text, write_video
@@ -247,18 +247,6 @@ def test_a_folder_that_cannot_be_written_is_found_out_first(tmp_path):
     (tmp_path / "out").write_text("a file")
     with pytest.raises(UserError, match="out: cannot be written"):
         inspect_videos(["x.mp4"], tmp_path / "no.ckpt", tmp_path / "out")
-
-
-def test_arguments_stand_for_files(tmp_path):
-    for name in ("b.mp4", "a.MKV", "c.txt", "odd[1].mp4"):
-        (tmp_path / name).touch()
-    assert [p.name for p in expand_videos([tmp_path])] == ["a.MKV", "b.mp4", "odd[1].mp4"]
-    assert [p.name for p in expand_videos([str(tmp_path / "*.mp4"), tmp_path / "b.mp4"])] == ["b.mp4", "odd[1].mp4"]
-    assert [p.name for p in expand_videos([str(tmp_path / "odd[1].mp4")])] == ["odd[1].mp4"]
-    (tmp_path / "empty").mkdir()
-    for nothing in ([], [tmp_path / "empty"], [str(tmp_path / "*.avi")]):
-        with pytest.raises(UserError):
-            expand_videos(nothing)
 
 
 def test_ids_are_unique_and_safe():

@@ -7,18 +7,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from datamodules.files import VideoFiles
 from datamodules.records import (
     Entry,
-    VideoFiles,
     choose_classes,
-    expand_paths,
     label_records,
     locate,
     parse_ucf101_name,
     read_class_index,
     read_path_list,
     read_ucf101_list,
-    scan_videos,
     split_by_groups,
     take_account,
 )
@@ -125,36 +123,6 @@ def test_official_lists(shared_data, fold):
     assert {entry.class_name for entry in train} == {entry.class_name for entry in test} == set(classes)
 
 
-# Files
-
-
-def test_scan_finds_videos_only(tmp_path):
-    touch(tmp_path, "b/2.MP4", "b/1.avi", "a.webm", "b/notes.txt", "b/._1.avi", ".trash/x.mp4", "b/deep/3.mkv")
-    assert scan_videos(tmp_path) == ["a.webm", "b/1.avi", "b/2.MP4", "b/deep/3.mkv"]
-    with pytest.raises(UserError, match="no such folder"):
-        scan_videos(tmp_path / "gone")
-
-
-def test_scan_follows_links_but_not_in_circles(tmp_path):
-    touch(tmp_path / "disk", "Archery/1.avi")
-    (tmp_path / "root").mkdir()
-    os.symlink(tmp_path / "disk" / "Archery", tmp_path / "root" / "Archery")
-    os.symlink(tmp_path / "disk", tmp_path / "disk" / "Archery" / "up")
-    assert "Archery/1.avi" in scan_videos(tmp_path / "root")
-
-
-def test_listed_names_find_other_containers_and_other_case(tmp_path):
-    touch(tmp_path, "A/v1.2.mp4", "A/both.mkv", "A/both.avi", "HandstandPushups/v_HandStandPushups_g01_c01.webm")
-    files = VideoFiles(tmp_path)
-    assert files.find("A/v1.2.avi") == str(tmp_path / "A/v1.2.mp4")
-    assert files.find("A/v1.2") == str(tmp_path / "A/v1.2.mp4")
-    assert files.find("A/v1") is None
-    assert files.find("A/both.mkv") == str(tmp_path / "A/both.mkv")
-    assert files.find("A/both.mp4") == str(tmp_path / "A/both.avi")
-    found = files.find("HandStandPushups/v_HandstandPushups_g01_c01.avi")
-    assert found == str(tmp_path / "HandstandPushups/v_HandStandPushups_g01_c01.webm")
-
-
 def test_lists_are_resolved_without_asking_for_each_file(tmp_path, monkeypatch):
     touch(tmp_path, *(f"A/{i}.mp4" for i in range(50)))
     files = VideoFiles(tmp_path)
@@ -188,18 +156,6 @@ def test_choosing_classes():
         choose_classes(["a", "d"], ["a", "b", "c"], ())
     with pytest.raises(UserError, match="twice"):
         choose_classes(["a", "a"], ["a"], ())
-
-
-def test_paths_to_predict(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    touch(tmp_path, "videos/b.mp4", "videos/x/a.avi", "videos/notes.txt", "odd[1]+!!!.mp4", "raw.h264")
-    assert [record.path for record in expand_paths(["videos"])] == ["videos/b.mp4", "videos/x/a.avi"]
-    assert [record.path for record in expand_paths(["odd[1]+!!!.mp4", "raw.h264"])] == ["odd[1]+!!!.mp4", "raw.h264"]
-    assert [record.id for record in expand_paths(["videos/**/*.avi", "videos"])] == ["videos/x/a.avi", "videos/b.mp4"]
-    assert all(record.label is None for record in expand_paths(["videos"]))
-    for wrong in ("gone.mp4", "*.mkv"):
-        with pytest.raises(UserError, match="predict_paths: no video at"):
-            expand_paths(["videos", wrong])
 
 
 # Splits

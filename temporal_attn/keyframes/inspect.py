@@ -5,7 +5,6 @@ The backbone sees each frame once; every further question is answered by the mod
 
 from __future__ import annotations
 
-import glob
 import os
 import re
 import sys
@@ -16,7 +15,8 @@ from typing import TYPE_CHECKING
 import torch
 
 from datamodules.dataset import load_clip
-from datamodules.readers import VIDEO_SUFFIXES, open_reader
+from datamodules.files import expand_paths
+from datamodules.readers import open_reader
 from temporal_attn.keyframes.inspection import InspectedFrame, Inspection
 from temporal_attn.keyframes.report import GalleryEntry, render_gallery
 from temporal_attn.keyframes.scores import METHODS, FrameGame, resolve_target, score_frames
@@ -26,7 +26,7 @@ from temporal_attn.types import UserError, VideoError
 if TYPE_CHECKING:
     from temporal_attn.inference import LoadedClassifier
 
-__all__ = ["expand_videos", "inspect_video", "inspect_videos", "unique_ids"]
+__all__ = ["inspect_video", "inspect_videos", "unique_ids"]
 
 
 def inspect_video(
@@ -146,7 +146,7 @@ def inspect_videos(
 
     if method not in METHODS:
         raise UserError(f"method: there is no frame score {method!r}; choose one of {', '.join(METHODS)}")
-    paths = expand_videos(videos)
+    paths = [Path(path) for path in expand_paths(videos)]
     folder = Path(out)
     _make_writable(folder)
     loaded = load_classifier(checkpoint, device="cuda" if torch.cuda.is_available() else "cpu")
@@ -167,32 +167,6 @@ def inspect_videos(
     if len(paths) > 1:
         (folder / "index.html").write_text(render_gallery(entries, failures), encoding="utf-8", newline="\n")
     return 1 if failures else 0
-
-
-def expand_videos(videos: Sequence[str | Path]) -> list[Path]:
-    """Files that folders and glob patterns stand for, each once, in the order given.
-
-    Raises:
-        UserError: Nothing is given, a folder holds no video or a pattern fits nothing.
-    """
-    if not videos:
-        raise UserError("videos: none is given; name files, folders or patterns such as 'clips/*.mp4'")
-    found: list[Path] = []
-    for video in videos:
-        path = Path(video)
-        if path.is_dir():
-            below = sorted(p for p in path.rglob("*") if p.suffix.lower() in VIDEO_SUFFIXES and p.is_file())
-            if not below:
-                raise UserError(f"{path}: holds no video; known suffixes are {' '.join(VIDEO_SUFFIXES)}")
-            found += below
-        elif glob.has_magic(str(video)) and not path.exists():
-            matches = sorted(Path(match) for match in glob.glob(str(video), recursive=True))
-            if not matches:
-                raise UserError(f"{video}: the pattern fits no file; check it, and quote it for the shell")
-            found += matches
-        else:
-            found.append(path)  # where it is missing, reading it says so
-    return list(dict.fromkeys(found))
 
 
 def unique_ids(paths: Sequence[Path]) -> list[str]:
