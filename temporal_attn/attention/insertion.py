@@ -36,8 +36,8 @@ class _After(nn.Module):
 def stage_names(net: nn.Module) -> list[str]:
     """Names of the stages of a convolutional net, from input to output.
 
-    Knows the layouts of ResNet-like nets (``layer1``…), RegNet (``s1``…), EfficientNet and MobileNet (``blocks.0``…)
-    and ConvNeXt (``stages.0``…) in timm and torchvision.
+    Knows ResNet-like nets (``layer1``…) of timm and torchvision, and timm's RegNet (``s1``…), EfficientNet and
+    MobileNet (``blocks.0``…) and ConvNeXt (``stages.0``…).
 
     Raises:
         ValueError: The net has none of these layouts.
@@ -76,6 +76,8 @@ def _branch_ends(net: nn.Module, stage: str) -> Iterator[str]:
 
 def _places(net: nn.Module, at: str | Sequence[str], stages: Sequence[int] | None) -> list[str]:
     if not isinstance(at, str):
+        if stages is not None:
+            raise ValueError("stages number the places of at='block' and at='stage'; with module names leave them out")
         return list(at)
     if at not in ("stage", "block"):
         raise ValueError(f"at={at!r} is not known; use 'stage', 'block' or a list of module names")

@@ -1,0 +1,175 @@
+"""The document of a test, by hand and against scikit-learn, and its intervals against a plain bootstrap."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from temporal_attn.evaluation import VideoRow, bootstrap_over_groups, summarise
+from temporal_attn.types import FailedVideo
+
+NAMES = ["Archery", "Basketball", "Surfing"]
+
+
+def failure(name: str, label: int, group: str = "g9") -> FailedVideo:
+    return FailedVideo(id=name, path=f"videos/{name}.avi", reason="no stream", label=label, group=group, index=0)
+
+
+def test_by_hand():
+    rows = [
+        VideoRow("a", "g1", 0, [0.7, 0.2, 0.1]),
+        VideoRow("b", "g1", 0, [0.3, 0.4, 0.3]),
+        VideoRow("c", "g2", 1, [0.1, 0.8, 0.1]),
+        VideoRow("unlabelled", "g3", -1, [0.1, 0.8, 0.1]),
+    ]
+    document = summarise(rows, NAMES, [failure("d", 1)], missing=["z", "y"], extra={"fold": 1})
+    assert document["schema"] == "temporal_attn/metrics/1"
+    assert document["videos"] == 4
+    assert document["groups"] == 3
+    assert document["top1"] == 2 / 4
+    assert document["top5"] == 3 / 4  # three classes: only the failed video is not among them
+    assert document["mean_class_accuracy"] == (1 / 2 + 1 / 2) / 2  # nobody tested surfing
+    assert document["per_class"] == [
+        {"class": "Archery", "n": 2, "top1": 0.5},
+        {"class": "Basketball", "n": 2, "top1": 0.5},
+        {"class": "Surfing", "n": 0, "top1": None},
+    ]
+    assert document["missing"] == 2
+    assert document["missing_ids"] == ["y", "z"]
+    assert document["failed"] == [{"id": "d", "path": "videos/d.avi", "reason": "no stream"}]
+    assert document["fold"] == 1
+    low, high = document["ci95"]
+    assert 0 <= low <= document["top1"] <= high <= 1
+    assert json.loads(json.dumps(document)) == document
+
+
+def test_equals_scikit_learn():
+    sklearn = pytest.importorskip("sklearn.metrics")
+    rng = np.random.default_rng(0)
+    classes = 8
+    labels = rng.integers(0, classes - 1, 120)  # the last class is absent
+    scores = rng.random((120, classes))
+    scores[np.arange(120), labels] += rng.random(120)
+    rows = [
+        VideoRow(str(i), f"g{i % 7}", int(k), s.tolist()) for i, (k, s) in enumerate(zip(labels, scores, strict=True))
+    ]
+    document = summarise(rows, [f"c{k}" for k in range(classes)])
+    predicted = scores.argmax(1)
+    assert document["top1"] == pytest.approx(sklearn.accuracy_score(labels, predicted))
+    assert document["top5"] == pytest.approx(sklearn.top_k_accuracy_score(labels, scores, k=5, labels=range(classes)))
+    present = list(range(classes - 1))
+    assert document["mean_class_accuracy"] == pytest.approx(
+        sklearn.recall_score(labels, predicted, labels=present, average="macro")
+    )
+    matrix = sklearn.confusion_matrix(labels, predicted, labels=[*present, classes - 1])
+    for k, entry in enumerate(document["per_class"][:-1]):
+        assert entry["n"] == matrix[k].sum()
+        assert entry["top1"] == pytest.approx(matrix[k, k] / matrix[k].sum())
+
+
+@pytest.mark.parametrize(("label", "hit"), [(0, 1.0), (1, 0.0), (2, 0.0)])
+def test_ties_go_to_the_first_class_as_argmax_does(label: int, hit: float):
+    assert summarise([VideoRow("a", "g", label, [0.4, 0.4, 0.2])], NAMES)["top1"] == hit
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.sampled_from([0.0, 0.25, 0.5]), min_size=7, max_size=7), st.integers(0, 6))
+def test_rank_is_the_place_in_a_stable_sort(scores: list[float], label: int):
+    place = np.argsort(-np.array(scores), kind="stable").tolist().index(label)
+    document = summarise([VideoRow("a", "g", label, scores)], [str(k) for k in range(7)])
+    assert document["top1"] == float(place < 1)
+    assert document["top5"] == float(place < 5)
+
+
+@pytest.mark.parametrize("scores", [[float("nan")] * 3, [float("nan"), 0.0, 0.0]])
+def test_a_score_that_is_no_number_is_wrong(scores: list[float]):
+    document = summarise([VideoRow("a", "g", 0, scores)], NAMES)
+    assert document["top1"] == 0
+    assert document["top5"] == 0
+
+
+def test_failed_videos_count_as_wrong_and_lower_the_accuracy():
+    rows = [VideoRow(str(i), f"g{i}", 0, [1.0, 0.0, 0.0]) for i in range(3)]
+    assert summarise(rows, NAMES)["top1"] == 1
+    document = summarise(rows, NAMES, [failure("x", 0), failure("y", -1)])
+    assert document["top1"] == document["top5"] == document["mean_class_accuracy"] == 3 / 4
+    assert len(document["failed"]) == 2  # named, though without a label there is nothing to be wrong about
+
+
+def test_nothing_to_test_is_none_and_not_zero():
+    document = summarise([], NAMES, missing=["a"])
+    assert document["top1"] is None
+    assert document["top5"] is None
+    assert document["mean_class_accuracy"] is None
+    assert document["ci95"] is None
+    assert document["videos"] == 0
+    assert document["missing"] == 1
+
+
+def plain_bootstrap(correct: list[float], groups: list[str], samples: int, seed: int) -> tuple[float, float]:
+    rng = np.random.default_rng(seed)
+    members: dict[str, list[float]] = {}
+    for value, group in zip(correct, groups, strict=True):
+        members.setdefault(group, []).append(value)
+    own = list(members.values())
+    means = []
+    for _ in range(samples):
+        drawn = [value for i in rng.integers(0, len(own), len(own)) for value in own[i]]
+        means.append(sum(drawn) / len(drawn))
+    means.sort()
+    return means[int(0.025 * samples)], means[int(0.975 * samples)]
+
+
+def test_interval_agrees_with_a_plain_bootstrap():
+    rng = np.random.default_rng(3)
+    groups = [f"g{i}" for i in rng.integers(0, 25, 200)]
+    correct = [float(value) for value in rng.random(200) < 0.7]
+    np.testing.assert_allclose(
+        bootstrap_over_groups(correct, groups), plain_bootstrap(correct, groups, 4000, seed=1), atol=0.015
+    )
+
+
+def test_interval_covers_the_truth_about_as_often_as_it_says():
+    rng = np.random.default_rng(5)
+    covered = 0
+    for _ in range(200):
+        rate = np.clip(rng.normal(0.6, 0.15, 40), 0, 1)
+        groups = [f"g{i}" for i in range(40) for _ in range(5)]
+        correct = [float(rng.random() < rate[i]) for i in range(40) for _ in range(5)]
+        low, high = bootstrap_over_groups(correct, groups, samples=400)
+        covered += low <= 0.6 <= high
+    assert 0.88 <= covered / 200 <= 0.99
+
+
+def test_correlated_groups_widen_the_interval():
+    correct = [1.0] * 50 + [0.0] * 50
+    together = bootstrap_over_groups(correct, [f"g{i // 10}" for i in range(100)])
+    apart = bootstrap_over_groups(correct, [f"g{i}" for i in range(100)])
+    assert together[1] - together[0] > 2 * (apart[1] - apart[0])
+
+
+@pytest.mark.parametrize("value", [0.0, 1.0])
+def test_no_variation_is_an_interval_of_no_width(value: float):
+    assert bootstrap_over_groups([value] * 9, list("aabbccddd")) == (value, value)
+
+
+def test_one_group_says_nothing_about_others():
+    assert bootstrap_over_groups([1, 0, 0, 1], ["a"] * 4) == (0.5, 0.5)
+
+
+def test_the_seed_decides_the_draws_and_the_level_the_width():
+    correct, groups = [1.0, 0.0, 1.0, 1.0, 0.0, 1.0], list("abcdef")
+    assert bootstrap_over_groups(correct, groups, seed=1) == bootstrap_over_groups(correct, groups, seed=1)
+    wide, narrow = (bootstrap_over_groups(correct, groups, level=level) for level in (0.99, 0.5))
+    assert wide[0] < narrow[0]
+    assert narrow[1] < wide[1]
+
+
+@pytest.mark.parametrize(("correct", "groups"), [([], []), ([1.0], []), ([1.0], ["a", "b"])])
+def test_wrong_lengths_are_refused(correct: list[float], groups: list[str]):
+    with pytest.raises(ValueError, match="as many groups as values"):
+        bootstrap_over_groups(correct, groups)

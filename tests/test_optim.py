@@ -1,0 +1,94 @@
+"""Parameter groups and the schedule against direct formulas."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from temporal_attn.model import VideoClassifier
+from temporal_attn.optim import adamw, parameter_groups, warmup_cosine
+
+pytest.importorskip("timm")
+
+
+@pytest.fixture(scope="module", params=["none", "layer2", "all"])
+def model(request: pytest.FixtureRequest) -> VideoClassifier:
+    return VideoClassifier(3, "test_resnet", freeze=request.param, dim=16, heads=2, depth=1)
+
+
+def test_every_trainable_parameter_is_in_one_group_and_no_frozen_one(model: VideoClassifier):
+    groups = parameter_groups(model, 1e-3, 1e-4, 0.05)
+    listed = [parameter for group in groups for parameter in group["params"]]
+    assert len({id(parameter) for parameter in listed}) == len(listed)
+    assert {id(parameter) for parameter in listed} == {id(p) for p in model.parameters() if p.requires_grad}
+    assert len({group["name"] for group in groups}) == len(groups)
+
+
+def test_rate_and_decay_of_every_parameter(model: VideoClassifier):
+    owner = {
+        id(parameter): (module, name.rsplit(".", 1)[-1], name)
+        for path, module in model.named_modules()
+        for name, parameter in ((f"{path}.{own}", p) for own, p in module.named_parameters(recurse=False))
+    }
+    for group in parameter_groups(model, 1e-3, 1e-4, 0.05):
+        for parameter in group["params"]:
+            module, kind, name = owner[id(parameter)]
+            pretrained = name.startswith("backbone.net.") and "frame_attention" not in name
+            matrix = kind == "weight" and isinstance(module, (nn.Linear, nn.Conv2d))
+            assert group["lr"] == (1e-4 if pretrained else 1e-3), name
+            assert group["weight_decay"] == (0.05 if matrix else 0.0), name
+            assert group["name"].startswith("backbone" if pretrained else "head"), name
+
+
+def test_adamw_steps_only_what_trains():
+    model = VideoClassifier(3, "test_resnet", freeze="layer1", dim=16, heads=2, depth=1)
+    before = {name: parameter.clone() for name, parameter in model.named_parameters()}
+    optimizer = adamw(model, 1e-2, 1e-2, 0.0)
+    model(torch.randint(0, 256, (2, 2, 3, 64, 64), dtype=torch.uint8)).logits.square().sum().backward()
+    optimizer.step()
+    for name, parameter in model.named_parameters():
+        if not parameter.requires_grad:
+            assert torch.equal(parameter, before[name]), name
+    moved = {name for name, parameter in model.named_parameters() if not torch.equal(parameter, before[name])}
+    assert "head.1.weight" in moved
+
+
+def expected(step: int, warmup: int, total: int, final: float) -> float:
+    if step < warmup:
+        return (step + 1) / warmup
+    if step >= total:
+        return final
+    return final + (1 - final) * (1 + math.cos(math.pi * (step - warmup) / (total - warmup))) / 2
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 10), st.integers(1, 25), st.sampled_from([0.0, 0.01, 0.5]))
+def test_schedule_is_its_formula(warmup: int, rest: int, final: float):
+    first, second = nn.Parameter(torch.zeros(1)), nn.Parameter(torch.zeros(1))
+    optimizer = torch.optim.SGD([{"params": [first], "lr": 0.4}, {"params": [second], "lr": 0.1}])
+    scheduler = warmup_cosine(optimizer, warmup, warmup + rest, final)
+    rates = []
+    for step in range(warmup + rest + 3):
+        rates.append(optimizer.param_groups[0]["lr"])
+        assert rates[-1] == pytest.approx(0.4 * expected(step, warmup, warmup + rest, final))
+        assert optimizer.param_groups[1]["lr"] == pytest.approx(rates[-1] / 4)
+        optimizer.step()
+        scheduler.step()
+    assert max(rates) == pytest.approx(0.4)  # the full rate is reached
+    assert rates[-1] == pytest.approx(0.4 * final)
+
+
+def test_training_shorter_than_its_warmup_is_all_warmup():
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0)
+    scheduler = warmup_cosine(optimizer, 5, 3)
+    rates = []
+    for _ in range(3):
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        scheduler.step()
+    assert rates == pytest.approx([0.2, 0.4, 0.6])

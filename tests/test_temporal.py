@@ -1,0 +1,379 @@
+"""Attention over time: what it starts as, what padding and shifts may not change, and each layer against a loop."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from temporal_attn.temporal import AttentionPool, MeanPool, RotaryTime, TemporalEncoder, build, names
+from temporal_attn.temporal.blocks import SelfAttentionBlock
+
+DIM, HEADS = 16, 4
+
+
+def randomise(module: nn.Module, seed: int = 0) -> nn.Module:
+    """Parameters as after some training, so that nothing stays zero or the identity."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.5)
+    return module.eval()
+
+
+def clip(batch: int = 2, frames: int = 5, seed: int = 1) -> tuple[Tensor, Tensor, Tensor]:
+    """Tokens, mask and seconds of clips whose frames stand at uneven times."""
+    generator = torch.Generator().manual_seed(seed)
+    tokens = torch.randn(batch, frames, DIM, generator=generator)
+    pts = torch.rand(batch, frames, generator=generator).cumsum(1)
+    return tokens, torch.ones(batch, frames, dtype=torch.bool), pts
+
+
+@pytest.fixture(params=names())
+def encoder(request: pytest.FixtureRequest) -> TemporalEncoder:
+    module = randomise(build(request.param, DIM, HEADS))
+    assert isinstance(module, TemporalEncoder)
+    return module
+
+
+# --- what it starts as ---------------------------------------------------------------------------------------------
+
+
+def test_block_starts_as_the_identity():
+    tokens, mask, pts = clip()
+    block = SelfAttentionBlock(DIM, HEADS, dropout=0.5, drop_path=0.5)
+    assert torch.equal(block(tokens, mask, pts), tokens)
+
+
+def test_attention_pool_starts_as_the_mean():
+    tokens, mask, _ = clip()
+    mask[0, 3:] = False
+    feature, weights = AttentionPool(DIM, HEADS)(tokens, mask)
+    expected, uniform = MeanPool()(tokens, mask)
+    torch.testing.assert_close(feature, expected)
+    torch.testing.assert_close(weights, uniform)
+
+
+@pytest.mark.parametrize("name", names())
+def test_every_encoder_starts_as_the_masked_mean_of_normalised_tokens(name: str):
+    tokens, mask, pts = clip()
+    mask[1, 2:] = False
+    feature, weights = build(name, DIM, HEADS).eval()(tokens, mask, pts)
+    for row, real, got, weight in zip(tokens, mask, feature, weights, strict=True):
+        frames = row[real].numpy()
+        frames = (frames - frames.mean(1, keepdims=True)) / np.sqrt(frames.var(1, keepdims=True) + 1e-5)
+        np.testing.assert_allclose(got.detach().numpy(), frames.mean(0), atol=1e-5)
+        np.testing.assert_allclose(weight[real].detach().numpy(), 1 / len(frames), atol=1e-6)
+
+
+def test_gradient_reaches_every_parameter_after_two_steps():
+    torch.manual_seed(0)
+    module = build("transformer", DIM, HEADS).train()
+    optimiser = torch.optim.SGD(module.parameters(), lr=0.5)
+    for _ in range(3):  # zeroed output maps let what is below them wait
+        optimiser.zero_grad()
+        feature, _ = module(*clip())
+        (feature * torch.randn(feature.shape, generator=torch.Generator().manual_seed(5))).sum().backward()
+        optimiser.step()
+    for name, parameter in module.named_parameters():
+        if name.endswith("pool.key.bias"):  # softmax does not see what is common to all scores
+            continue
+        assert parameter.grad is not None, name
+        assert parameter.grad.abs().sum() > 0, name
+
+
+# --- what must not matter ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("filler", [float("nan"), 1e4, float("inf")])
+def test_padding_has_no_influence(encoder: TemporalEncoder, filler: float):
+    tokens, mask, pts = clip(frames=5)
+    expected, weights = encoder(tokens, mask, pts)
+    padded = torch.full((2, 9, DIM), filler)
+    at = [0, 2, 3, 5, 8]  # real frames with padding between them
+    padded[:, at] = tokens
+    times = torch.full((2, 9), filler)
+    times[:, at] = pts
+    real = torch.zeros(2, 9, dtype=torch.bool)
+    real[:, at] = True
+    got, padded_weights = encoder(padded, real, times)
+    torch.testing.assert_close(got, expected, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(padded_weights[:, at], weights, atol=1e-5, rtol=1e-5)
+    assert (padded_weights[~real] == 0).all()
+
+
+def test_what_padding_holds_changes_nothing_at_all(encoder: TemporalEncoder):
+    tokens, mask, pts = clip()
+    mask[:, 3:] = False
+    first = encoder(tokens, mask, pts)
+    tokens[:, 3:] = 1e4
+    second = encoder(tokens, mask, pts)
+    assert torch.equal(first[0], second[0])
+    assert torch.equal(first[1], second[1])
+
+
+@pytest.mark.parametrize("shift", [1000.0, -3.5])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_shift_in_time_has_no_influence(encoder: TemporalEncoder, shift: float, dtype: torch.dtype):
+    tokens, mask, pts = clip()
+    pts = (pts * 1024).round() / 1024  # times that both clocks can hold exactly
+    one, other = encoder(tokens, mask, pts.to(dtype)), encoder(tokens, mask, pts.to(dtype) + shift)
+    torch.testing.assert_close(one[0], other[0], atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(one[1], other[1], atol=1e-5, rtol=1e-5)
+
+
+def test_double_precision_seconds_are_not_rounded_before_the_shift():
+    module = randomise(build("transformer", DIM, HEADS))
+    tokens, mask, pts = clip()
+    pts = (pts * 1024).round().double() / 1024
+    one, other = module(tokens, mask, pts), module(tokens, mask, pts + 2.0**30)
+    torch.testing.assert_close(one[0], other[0], atol=1e-5, rtol=1e-5)
+
+
+def test_times_do_matter_to_the_transformer():
+    module = randomise(build("transformer", DIM, HEADS))
+    tokens, mask, pts = clip()
+    assert (module(tokens, mask, pts)[0] - module(tokens, mask, pts * 3)[0]).abs().max() > 1e-3
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.permutations(range(6)), st.sampled_from(names()))
+def test_frames_are_a_set_of_tokens_with_times(order: list[int], name: str):
+    module = randomise(build(name, DIM, HEADS))
+    tokens, mask, pts = clip(frames=6)
+    mask[0, 4:] = False
+    feature, weights = module(tokens, mask, pts)
+    permuted, permuted_weights = module(tokens[:, order], mask[:, order], pts[:, order])
+    torch.testing.assert_close(permuted, feature, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(permuted_weights, weights[:, order], atol=1e-5, rtol=1e-5)
+
+
+def test_block_permutes_with_its_frames():
+    block = randomise(SelfAttentionBlock(DIM, HEADS))
+    tokens, mask, pts = clip(frames=6)
+    order = torch.tensor([3, 0, 5, 1, 4, 2])
+    torch.testing.assert_close(
+        block(tokens[:, order], mask[:, order], pts[:, order]), block(tokens, mask, pts)[:, order], atol=1e-5, rtol=1e-5
+    )
+
+
+@pytest.mark.parametrize("frames", [1, 2, 33])
+def test_any_number_of_frames(encoder: TemporalEncoder, frames: int):
+    feature, weights = encoder(*clip(3, frames))
+    assert feature.shape == (3, DIM)
+    assert weights.shape == (3, frames)
+    torch.testing.assert_close(weights.sum(1), torch.ones(3))
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.lists(st.booleans(), min_size=6, max_size=6), min_size=1, max_size=4), st.sampled_from(names()))
+def test_weights_are_a_distribution_over_real_frames(masks: list[list[bool]], name: str):
+    mask = torch.tensor(masks)
+    tokens, _, pts = clip(len(mask), 6)
+    _, weights = randomise(build(name, DIM, HEADS))(tokens, mask, pts)
+    assert (weights >= 0).all()
+    assert (weights[~mask] == 0).all()
+    torch.testing.assert_close(weights.sum(1), mask.any(1).float())
+
+
+def test_clips_do_not_see_each_other(encoder: TemporalEncoder):
+    tokens, mask, pts = clip(3)
+    together = encoder(tokens, mask, pts)[0]
+    alone = torch.cat([encoder(tokens[i : i + 1], mask[:1], pts[i : i + 1])[0] for i in range(3)])
+    torch.testing.assert_close(together, alone, atol=1e-5, rtol=1e-5)
+
+
+def test_a_clip_without_frames_is_finite_and_so_are_its_gradients(encoder: TemporalEncoder):
+    tokens, mask, pts = clip()
+    tokens[0] = float("nan")
+    pts[0] = float("nan")
+    mask[0] = False
+    tokens.requires_grad_()
+    feature, weights = encoder(tokens, mask, pts)
+    (feature.square().sum() + weights.square().sum()).backward()
+    assert feature.isfinite().all()
+    assert (weights[0] == 0).all()
+    assert tokens.grad is not None
+    assert tokens.grad.isfinite().all()
+    assert (tokens.grad[0] == 0).all()
+    for name, parameter in encoder.named_parameters():
+        assert parameter.grad is None or parameter.grad.isfinite().all(), name
+
+
+# --- against loops -------------------------------------------------------------------------------------------------
+
+
+def test_rotation_is_multiplication_by_a_complex_phase():
+    rotary = RotaryTime(8, min_period=0.5, max_period=20.0)
+    x = torch.randn(2, 3, 4, 8, generator=torch.Generator().manual_seed(0))
+    pts = torch.tensor([[0.0, 0.3, 1.0, 7.5], [2.0, 2.5, 2.75, 40.0]])
+    got = rotary(x, rotary.angles(pts)).numpy()
+    periods = [0.5 * (20 / 0.5) ** (i / 3) for i in range(4)]
+    for b in range(2):
+        for t in range(4):
+            for i, period in enumerate(periods):
+                phase = np.exp(2j * math.pi * float(pts[b, t]) / period)
+                z = (x[b, :, t, i].numpy() + 1j * x[b, :, t, i + 4].numpy()) * phase
+                np.testing.assert_allclose(got[b, :, t, i], z.real, atol=2e-4)
+                np.testing.assert_allclose(got[b, :, t, i + 4], z.imag, atol=2e-4)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.floats(0, 30), st.floats(0, 30), st.floats(0, 10))
+def test_score_depends_on_the_time_between_two_frames_only(first: float, second: float, shift: float):
+    rotary = RotaryTime(8)
+    q, k = torch.randn(2, 1, 1, 1, 8, generator=torch.Generator().manual_seed(2)).double()
+    rotary.frequency = rotary.frequency.double()
+
+    def score(at_q: float, at_k: float) -> float:
+        def rotated(x: Tensor, at: float) -> Tensor:
+            phase = torch.tensor(at, dtype=torch.float64) * rotary.frequency
+            return rotary(x, (phase.cos(), phase.sin()))
+
+        return float((rotated(q, at_q) * rotated(k, at_k)).sum())
+
+    z = torch.complex(q[..., :4], q[..., 4:]) * torch.complex(k[..., :4], k[..., 4:]).conj()
+    turn = torch.polar(torch.ones(4, dtype=torch.float64), (first - second) * rotary.frequency)
+    assert score(first, second) == pytest.approx(float((z * turn).real.sum()), abs=1e-9)
+    assert score(first + shift, second + shift) == pytest.approx(score(first, second), abs=1e-9)
+
+
+def softmax(scores: list[float]) -> list[float]:
+    powers = [math.exp(score - max(scores)) for score in scores]
+    return [power / sum(powers) for power in powers]
+
+
+def test_attention_pool_is_the_loop_over_heads_and_frames():
+    pool = randomise(AttentionPool(DIM, HEADS)).double()
+    tokens, mask, _ = clip(3, 5)
+    mask[1, 2:] = False
+    mask[2, 0] = False
+    x = tokens.double()
+    feature, weights = pool(x, mask)
+    width = DIM // HEADS
+    state = {name: value.detach().numpy() for name, value in pool.state_dict().items()}
+    for b in range(3):
+        real = [t for t in range(5) if mask[b, t]]
+        heads, mean = [], np.zeros(5)
+        for h in range(HEADS):
+            part = slice(h * width, (h + 1) * width)
+            frames = {t: x[b, t].numpy() for t in real}
+            keys = {t: state["key.weight"][part] @ f + state["key.bias"][part] for t, f in frames.items()}
+            values = {t: state["value.weight"][part] @ f + state["value.bias"][part] for t, f in frames.items()}
+            share = softmax([float(state["query"][h] @ keys[t]) / math.sqrt(width) for t in real])
+            heads.append(sum(w * values[t] for w, t in zip(share, real, strict=True)))
+            for w, t in zip(share, real, strict=True):
+                mean[t] += w / HEADS
+        expected = state["out.weight"] @ np.concatenate(heads) + state["out.bias"]
+        np.testing.assert_allclose(feature[b].detach().numpy(), expected, atol=1e-5)
+        np.testing.assert_allclose(weights[b].detach().numpy(), mean, atol=1e-6)
+
+
+def test_attention_pool_equals_torch_multihead_attention():
+    pool = randomise(AttentionPool(DIM, HEADS))
+    assert isinstance(pool, AttentionPool)
+    theirs = nn.MultiheadAttention(DIM, HEADS, batch_first=True).eval()
+    with torch.no_grad():
+        theirs.in_proj_weight.copy_(torch.cat((torch.eye(DIM), pool.key.weight, pool.value.weight)))
+        theirs.in_proj_bias.copy_(torch.cat((torch.zeros(DIM), pool.key.bias, pool.value.bias)))
+        theirs.out_proj.load_state_dict(pool.out.state_dict())
+    tokens, mask, _ = clip(3, 6)
+    mask[0, 4:] = False
+    query = pool.query.reshape(1, 1, DIM).expand(3, 1, DIM)
+    expected, weights = theirs(query, tokens, tokens, key_padding_mask=~mask)
+    got, ours = pool(tokens, mask)
+    torch.testing.assert_close(got, expected[:, 0], atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(ours, weights[:, 0], atol=1e-5, rtol=1e-5)
+
+
+def test_block_is_the_loop_over_heads_and_frames():
+    block = randomise(SelfAttentionBlock(DIM, HEADS))
+    assert isinstance(block, SelfAttentionBlock)
+    tokens, mask, pts = clip(2, 4)
+    mask[1, 3] = False
+    width = DIM // HEADS
+    with torch.no_grad():
+        got = block(tokens, mask, pts)
+        q, k, v = block.qkv(block.norm1(tokens)).split(DIM, dim=-1)
+        frequency = block.rotary.frequency
+
+        def turned(part: Tensor, at: Tensor) -> Tensor:
+            z = torch.complex(part[: width // 2], part[width // 2 :]) * torch.polar(
+                torch.ones(width // 2), at * frequency
+            )
+            return torch.cat((z.real, z.imag))
+
+        for b in range(2):
+            real = [t for t in range(4) if mask[b, t]]
+            for t in real:
+                mixed = []
+                for h in range(HEADS):
+                    part = slice(h * width, (h + 1) * width)
+                    query = turned(q[b, t, part], pts[b, t])
+                    share = softmax([float(query @ turned(k[b, s, part], pts[b, s])) / math.sqrt(width) for s in real])
+                    mixed.append(sum(w * v[b, s, part] for w, s in zip(share, real, strict=True)))
+                x = tokens[b, t] + block.out(torch.cat(mixed))
+                expected = x + block.mlp(block.norm2(x))
+                torch.testing.assert_close(got[b, t], expected, atol=1e-4, rtol=1e-4)
+
+
+def test_pool_weights_keep_single_precision_under_autocast():
+    """Close scores far from zero: rounded to bfloat16 they would all be one."""
+    pool = AttentionPool(4, 1)
+    with torch.no_grad():
+        pool.query.fill_(8.0)
+        nn.init.eye_(pool.key.weight)
+        nn.init.zeros_(pool.key.bias)
+    x = torch.zeros(1, 3, 4)
+    x[0, :, 0] = 60.0
+    x[0, :, 1] = torch.tensor([0.0, 0.0625, 0.125])  # all of it exact in bfloat16
+    mask = torch.ones(1, 3, dtype=torch.bool)
+    expected = pool.head_weights(x, mask)
+    with torch.autocast("cpu", torch.bfloat16):
+        torch.testing.assert_close(pool.head_weights(x, mask), expected)
+
+
+# --- regularisation ------------------------------------------------------------------------------------------------
+
+
+def test_drop_path_skips_whole_clips_and_keeps_the_expectation():
+    block = randomise(SelfAttentionBlock(DIM, HEADS, drop_path=0.25)).train()
+    assert isinstance(block, SelfAttentionBlock)
+    torch.manual_seed(0)
+    branch = torch.ones(4000, 3, DIM)
+    out = block._skip(branch)
+    assert {round(value, 4) for value in out.unique().tolist()} == {0.0, round(1 / 0.75, 4)}
+    assert torch.equal(out.amax((1, 2)), out.amin((1, 2)))
+    assert float(out.mean()) == pytest.approx(1, abs=0.03)
+    assert torch.equal(block.eval()._skip(branch), branch)
+
+
+def test_drop_path_grows_with_depth():
+    rates = [block.drop_path for block in build("transformer", DIM, HEADS, depth=4, drop_path=0.2).blocks]
+    assert rates == pytest.approx([0.05, 0.1, 0.15, 0.2])
+
+
+# --- wrong use -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda: build("lstm", DIM), "choose one of: mean, attention_pool, transformer"),
+        (lambda: build("transformer", 15, 4), "does not divide"),
+        (lambda: build("attention_pool", 15, 4), "does not divide"),
+        (lambda: build("transformer", 12, 4), "even head width, got 3"),
+        (lambda: build("attention_pool", 16, 0), "heads"),
+        (lambda: build("transformer", 16, 0), "heads"),
+        (lambda: RotaryTime(8, 1.0, 1.0), "periods"),
+        (lambda: RotaryTime(8, 0.0, 1.0), "periods"),
+    ],
+)
+def test_bad_arguments_are_named(call, words: str):
+    with pytest.raises(ValueError, match=words):
+        call()
