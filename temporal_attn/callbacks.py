@@ -64,7 +64,7 @@ class BestCheckpoint(ModelCheckpoint):
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Place the checkpoints in the run's folder, not in a logger's version folder."""
-        if self.dirpath is None and stage == "fit":
+        if self.dirpath is None:
             self.dirpath = str(run_folder(trainer) / "checkpoints")
         super().setup(trainer, pl_module, stage)
 
