@@ -39,7 +39,7 @@ class MeanClassAccuracy(MulticlassAccuracy):
     """
 
     def __init__(self, num_classes: int) -> None:
-        super().__init__(num_classes, average="macro", ignore_index=-1)
+        super().__init__(num_classes, average="macro", ignore_index=-1, sync_on_compute=False)
 
     def compute(self) -> Tensor:
         """The mean, 0 when no video has a label."""
@@ -94,14 +94,23 @@ class VideoScores(Metric):
         self.probabilities.append(probabilities.float())
         self.label.append(label)
 
-    def by_video(self) -> VideoScore:
-        """One row a video, merged over all processes."""
+    def by_clip(self) -> VideoScore:
+        """One row a view, merged over all processes; a video with several views has several rows."""
         index, probabilities, label = self.compute()
         # torchmetrics squeezes results of one element: a single video would lose its dimension
         return VideoScore(index.reshape(-1), probabilities.reshape(-1, self.num_classes), label.reshape(-1))
 
+    def by_video(self) -> VideoScore:
+        """One row a video, merged over all processes."""
+        clips = self.by_clip()
+        videos, row = torch.unique(clips.index, return_inverse=True)
+        count = torch.zeros(len(videos), device=row.device).index_add_(0, row, torch.ones_like(row, dtype=torch.float))
+        total = torch.zeros(len(videos), self.num_classes, device=row.device).index_add_(0, row, clips.probabilities)
+        label = torch.empty(len(videos), dtype=torch.long, device=row.device).scatter_(0, row, clips.label)
+        return VideoScore(videos, total / count[:, None], label)
+
     def compute(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Index, probabilities and label of every video; `by_video` names them."""
+        """Index, probabilities and label of every view, each once; `by_clip` and `by_video` name them."""
         index, view, label = (dim_zero_cat(state) for state in (self.index, self.view, self.label))
         probabilities = dim_zero_cat(self.probabilities)
         keys, inverse = torch.unique(torch.stack((index, view), dim=1), dim=0, return_inverse=True)
@@ -109,19 +118,13 @@ class VideoScores(Metric):
         first = torch.empty(len(keys), dtype=torch.long, device=index.device).scatter_(
             0, inverse, torch.arange(len(index), device=index.device)
         )
-        videos, row = torch.unique(keys[:, 0], return_inverse=True)
-        count = torch.zeros(len(videos), device=index.device).index_add_(
-            0, row, torch.ones_like(row, dtype=torch.float)
-        )
-        total = torch.zeros(len(videos), probabilities.shape[1], device=index.device)
-        total.index_add_(0, row, probabilities[first])
-        labels = torch.empty(len(videos), dtype=torch.long, device=index.device).scatter_(0, row, label[first])
-        return videos, total / count[:, None], labels
+        return index[first], probabilities[first], label[first]
 
 
 def classification_metrics(num_classes: int, prefix: str = "") -> MetricCollection:
     """Top-1, top-5 (clamped to the class count), mean class accuracy and the confusion matrix.
 
+    They are computed of what one process was given, without asking the others: `VideoScores` has merged them before.
     Labels of -1 are left out. Classes without any video do not enter the mean class accuracy.
 
     Args:
@@ -129,10 +132,12 @@ def classification_metrics(num_classes: int, prefix: str = "") -> MetricCollecti
         prefix: In front of each name, e.g. ``val/``.
     """
     accuracy = {
-        "top1": MulticlassAccuracy(num_classes, top_k=1, average="micro", ignore_index=-1),
-        "top5": MulticlassAccuracy(num_classes, top_k=min(5, num_classes), average="micro", ignore_index=-1),
+        "top1": MulticlassAccuracy(num_classes, top_k=1, average="micro", ignore_index=-1, sync_on_compute=False),
+        "top5": MulticlassAccuracy(
+            num_classes, top_k=min(5, num_classes), average="micro", ignore_index=-1, sync_on_compute=False
+        ),
         "mean_class_accuracy": MeanClassAccuracy(num_classes),
-        "confusion": MulticlassConfusionMatrix(num_classes, ignore_index=-1),
+        "confusion": MulticlassConfusionMatrix(num_classes, ignore_index=-1, sync_on_compute=False),
     }
     # compute groups would share states between top-1 and the macro mean: they differ in their averaging
     return MetricCollection(dict(accuracy), prefix=prefix, compute_groups=False)

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from temporal_attn.evaluation import VideoRow, summarise
-from temporal_attn.metrics import VideoScores, classification_metrics
+from temporal_attn.metrics import VideoScore, VideoScores, classification_metrics
 from temporal_attn.model import VideoClassifier
 from temporal_attn.optim import adamw, warmup_cosine
 from temporal_attn.types import ClipSpec, FailedVideo, ModelOutput, UserError, VideoBatch
@@ -153,8 +153,7 @@ class VideoClassificationModule(pl.LightningModule):
             raise UserError("class_names must hold at least one name and none twice")
         classes = len(class_names)
         self.model = self.build_model(classes)
-        self.clip_metrics = classification_metrics(classes)
-        self.video_metrics = classification_metrics(classes)
+        self.metrics = classification_metrics(classes)
         self.video_scores = VideoScores(classes)
 
     def setup(self, stage: str) -> None:
@@ -212,7 +211,6 @@ class VideoClassificationModule(pl.LightningModule):
             return
         logits = self(batch).logits.float()
         label = batch["label"]
-        self.clip_metrics.update(logits, label)
         if (label >= 0).any():
             loss = cross_entropy(logits, label, ignore_index=-1)
             self.log(f"{stage}/loss", loss, batch_size=size, sync_dist=True, prog_bar=stage == "val")
@@ -236,8 +234,6 @@ class VideoClassificationModule(pl.LightningModule):
 
     def _forget(self) -> None:
         self.video_scores.reset()
-        self.video_metrics.reset()
-        self.clip_metrics.reset()
         self._known, self._failed = {}, {}
 
     def on_validation_epoch_end(self) -> None:
@@ -254,7 +250,7 @@ class VideoClassificationModule(pl.LightningModule):
             self.class_names or [],
             failed,
             missing=getattr(account, "missing", ()),
-            extra={"confusion": self.video_metrics["confusion"].compute().long().tolist() if rows else None},
+            extra={"confusion": self._measure(self.video_scores.by_video())["confusion"]},
         )
 
     def _finish(self, stage: str) -> tuple[list[VideoRow], list[FailedVideo]]:
@@ -266,8 +262,6 @@ class VideoClassificationModule(pl.LightningModule):
                 known.update(other_known)
                 failed.update(other_failed)
         scores = self.video_scores.by_video()
-        if len(scores.label):
-            self.video_metrics.update(scores.probabilities, scores.label)
         wrong = [video for video in failed.values() if video["label"] >= 0]
         rows = [
             VideoRow(*known[index], label, probabilities)
@@ -281,9 +275,18 @@ class VideoClassificationModule(pl.LightningModule):
                 if summary[name] is not None:
                     # Every rank computed the same merged number: nothing is left to reduce.
                     self.log(f"{stage}/{name}", summary[name], prog_bar=name == "top1", sync_dist=False)
+            for end, value in zip(("low", "high"), summary["ci95"] or (), strict=False):
+                self.log(f"{stage}/top1_{end}", value, sync_dist=False)
         if (scores.label >= 0).any():
-            self.log(f"{stage}/clip_top1", self.clip_metrics["top1"].compute(), sync_dist=False)
+            self.log(f"{stage}/clip_top1", self._measure(self.video_scores.by_clip())["top1"], sync_dist=False)
         return rows, list(failed.values())
+
+    def _measure(self, scores: VideoScore) -> dict[str, Any]:
+        """Metrics of merged scores, as numbers and lists; failed videos are not among them."""
+        self.metrics.reset()
+        if not len(scores.label):
+            return {str(name): None for name in self.metrics}
+        return {name: value.tolist() for name, value in self.metrics(scores.probabilities, scores.label).items()}
 
     def predict_step(self, batch: VideoBatch, batch_idx: int) -> list[dict[str, Any]]:
         """One row a video: video_id, class, probabilities by class name, frame weights with seconds, failed."""

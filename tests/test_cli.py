@@ -39,7 +39,7 @@ SMALL = [
     "--data.loader.num_workers=0",
 ]
 PARTS = {
-    "ucf101_20.yaml": ["--model.freeze=layer3", "--model.attention_stages=[4]", "--data.val_groups=[7,8]"],
+    "ucf101_20.yaml": ["--model.freeze=layer3", "--model.attention_at=[layer4]", "--data.val_groups=[7,8]"],
     "folder.yaml": ["--model.freeze=layer1"],
     "synthetic.yaml": [
         "--data.train_groups=2",

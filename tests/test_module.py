@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import torch
 from pytorch_lightning.callbacks import EMAWeightAveraging, ModelCheckpoint
 from torch.utils.data import DataLoader
 
+from temporal_attn.callbacks import MetricsWriter
 from temporal_attn.module import VideoClassificationModule
 from temporal_attn.types import UserError
 
@@ -239,3 +241,26 @@ def test_predict_gives_a_row_a_video(tmp_path: Path) -> None:
     for row in rows:
         assert sum(row["probabilities"].values()) == pytest.approx(1, abs=1e-5)
         assert row["class"] == max(row["probabilities"], key=row["probabilities"].get)
+
+
+def test_two_processes_test_as_one(tmp_path: Path) -> None:
+    """15 clips on two ranks: the sampler repeats one, the summary counts it once."""
+
+    def summary(folder: str, **options: Any) -> dict[str, Any]:
+        pl.seed_everything(0)
+        run = trainer(tmp_path / folder, callbacks=[MetricsWriter()], **options)
+        run.test(module(), DataLoader(Numbered(size=15), batch_size=4), verbose=False)
+        return json.loads((tmp_path / folder / "metrics.json").read_text())  # type: ignore[no-any-return]
+
+    one = summary("one")
+    assert summary("two", devices=2, strategy="ddp_fork") == one
+    assert sum(map(sum, one["confusion"])) == 15
+    assert one["videos"] == 15
+
+
+class Numbered(Clips):
+    """Clips that say which video they are: what a loader needs for exact results on several processes."""
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        name = f"v{index}"
+        return {**super().__getitem__(index), "index": index, "view_id": 0, "video_id": name, "group": name}
