@@ -17,7 +17,7 @@ import pytorch_lightning as pl
 from pytorch_lightning.callbacks import BasePredictionWriter, ModelCheckpoint
 from torch import Tensor
 
-from temporal_attn.types import UserError
+from temporal_attn.output import writable_folder
 
 __all__ = ["BestCheckpoint", "MetricsWriter", "PredictionWriter", "callbacks_from_env", "run_folder"]
 
@@ -30,16 +30,7 @@ def run_folder(trainer: pl.Trainer) -> Path:
     Raises:
         UserError: It cannot be written.
     """
-    folder = Path(trainer.default_root_dir)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / ".writable").touch()
-        (folder / ".writable").unlink()
-    except OSError as error:
-        raise UserError(
-            f"output folder {folder}: cannot be written ({error.strerror}); set another --trainer.default_root_dir"
-        ) from None
-    return folder
+    return writable_folder(trainer.default_root_dir, "--trainer.default_root_dir")
 
 
 class BestCheckpoint(ModelCheckpoint):

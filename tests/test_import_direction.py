@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parents[1]
 # From what everything rests on to what rests on everything. A module imports from its own layer or from those above
 # it in this list. A name stands for the module and all inside it; the longest name that fits counts.
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("temporal_attn", "temporal_attn.allocator", "temporal_attn.types"),
+    ("temporal_attn", "temporal_attn.allocator", "temporal_attn.output", "temporal_attn.types"),
     ("temporal_attn.attention", "temporal_attn.temporal"),
     ("temporal_attn.backbones",),
     ("temporal_attn.model",),

@@ -21,6 +21,7 @@ from temporal_attn.keyframes.inspection import InspectedFrame, Inspection
 from temporal_attn.keyframes.report import GalleryEntry, render_gallery
 from temporal_attn.keyframes.scores import METHODS, FrameGame, resolve_target, score_frames
 from temporal_attn.keyframes.select import select_keyframes, state_verdict, weigh_evidence
+from temporal_attn.output import writable_folder
 from temporal_attn.types import UserError, VideoError
 
 if TYPE_CHECKING:
@@ -147,8 +148,7 @@ def inspect_videos(
     if method not in METHODS:
         raise UserError(f"method: there is no frame score {method!r}; choose one of {', '.join(METHODS)}")
     paths = [Path(path) for path in expand_paths(videos)]
-    folder = Path(out)
-    _make_writable(folder)
+    folder = writable_folder(out, "--out")
     loaded = load_classifier(checkpoint, device="cuda" if torch.cuda.is_available() else "cpu")
 
     entries: list[GalleryEntry] = []
@@ -182,17 +182,6 @@ def unique_ids(paths: Sequence[Path]) -> list[str]:
         taken.add(name.casefold())
         ids.append(name)
     return ids
-
-
-def _make_writable(folder: Path) -> None:
-    """Find out before any work whether results can be written."""
-    probe = folder / ".writable"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        probe.touch()
-        probe.unlink()
-    except OSError as error:
-        raise UserError(f"{folder}: cannot be written ({error.strerror}); choose another folder") from None
 
 
 def printable(path: str | Path) -> str:
