@@ -182,9 +182,22 @@ class FrameBackbone(nn.Module):
             self.register_buffer(key, torch.tensor(values, dtype=torch.float32).view(3, 1, 1), persistent=False)
         # Nets with layers after their pooling (MobileNetV3) have tokens of another width than their maps.
         self.width: int = getattr(self.net, "head_hidden_size", None) or self.net.num_features
+        self.freeze(freeze)
+
+    def freeze(self, part: str) -> None:
+        """Freeze the net up to and with a part, and let everything after it train.
+
+        Args:
+            part: ``none``, ``all`` or a part's name.
+
+        Raises:
+            UserError: There is no such part.
+        """
+        self.frozen_parts = self._parts_up_to(part)
+        self.requires_grad_(True)
         for module in self.frozen_modules():
             module.requires_grad_(False)
-            module.eval()  # a fresh module is in training mode without anybody having called train()
+        self.train(self.training)  # frozen modules leave training mode, and the others take it up again
 
     def _parts_up_to(self, freeze: str) -> list[str]:
         if freeze == "none":

@@ -48,7 +48,7 @@ class FeatureCache(pl.Callback):
         batch_size: Clips that go through the frozen part at once.
 
     Raises:
-        UserError: ``cache_dir`` is set, but nothing of the backbone is frozen.
+        UserError: ``cache_dir`` is set, but nothing of the backbone is frozen, or not for good.
     """
 
     def __init__(self, views: int = 2, batch_size: int = 4) -> None:
@@ -76,6 +76,8 @@ class FeatureCache(pl.Callback):
                 f"cache_dir {data.cache_dir} is set, but nothing of the backbone is frozen: "
                 "freeze a part of it (model.freeze), or leave cache_dir out"
             )
+        if pl_module.hparams.get("unfreeze_epoch") is not None:
+            raise UserError(f"cache_dir {data.cache_dir} is set, but unfreeze_epoch will train what it stores; set one")
         for split in splits:
             if data.has_videos(split):
                 dataset = data.dataset(split)

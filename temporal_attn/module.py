@@ -57,6 +57,7 @@ class VideoClassificationModule(pl.LightningModule):
         weight_decay: For matrices and convolutions.
         warmup: Share of the training steps that the rates rise.
         label_smoothing: In [0, 1).
+        unfreeze_epoch: Epoch, from 0, at which the frozen part of the backbone starts to train too; null never.
         compile: Whether to `torch.compile` the model at `fit` (in place: checkpoint keys stay as they are).
 
     Raises:
@@ -93,6 +94,7 @@ class VideoClassificationModule(pl.LightningModule):
         weight_decay: float = 0.05,
         warmup: float = 0.05,
         label_smoothing: float = 0.1,
+        unfreeze_epoch: int | None = None,
         compile: bool = False,
     ) -> None:
         super().__init__()
@@ -170,6 +172,11 @@ class VideoClassificationModule(pl.LightningModule):
             self._build(list(names))
         if self.clip_spec is None and stage == "fit" and getattr(source, "clip_spec", None) is not None:
             self.hparams["clip_spec"] = dict(source.clip_spec)  # type: ignore[union-attr]
+        if stage == "fit" and self.hparams["unfreeze_epoch"] is not None and self.trainer.world_size > 1:
+            raise UserError(
+                "unfreeze_epoch does not work on several processes, which agree at the start on what trains: "
+                "train the head first, then start a second run with freeze: none from its checkpoint's weights"
+            )
         if stage == "fit" and self.hparams["compile"]:
             self.model.compile()
 
@@ -318,7 +325,8 @@ class VideoClassificationModule(pl.LightningModule):
     def configure_optimizers(self) -> Any:  # noqa: ANN401
         """AdamW with warmup and cosine over the steps of this training."""
         h = self.hparams
-        optimizer = adamw(self.model, h["lr"], h["backbone_lr"], h["weight_decay"])
+        later = h["unfreeze_epoch"] is not None
+        optimizer = adamw(self.model, h["lr"], h["backbone_lr"], h["weight_decay"], frozen=later)
         total = self.trainer.estimated_stepping_batches
         if total == float("inf"):
             return optimizer
@@ -343,7 +351,10 @@ class VideoClassificationModule(pl.LightningModule):
         self._rng = checkpoint.get("rng")
 
     def on_train_epoch_start(self) -> None:
-        """Take up the random state of the checkpoint that training goes on from."""
+        """Unfreeze the backbone when it is time, and take up the random state of a checkpoint that is gone on from."""
+        unfreeze = self.hparams["unfreeze_epoch"]
+        if unfreeze is not None and self.current_epoch >= unfreeze and self.model.backbone.frozen != "none":
+            self.model.backbone.freeze("none")
         if self._rng is not None:
             torch.set_rng_state(self._rng["torch"].cpu())
             if torch.cuda.is_available() and len(self._rng["cuda"]) == torch.cuda.device_count():

@@ -15,9 +15,9 @@ __all__ = ["adamw", "parameter_groups", "warmup_cosine"]
 
 
 def parameter_groups(
-    model: VideoClassifier, lr: float, backbone_lr: float, weight_decay: float
+    model: VideoClassifier, lr: float, backbone_lr: float, weight_decay: float, frozen: bool = False
 ) -> list[dict[str, Any]]:
-    """Trainable parameters in groups: backbone or not, decayed or not.
+    """Parameters in groups: backbone or not, decayed or not.
 
     Attention inserted into the backbone is new and takes the head's rate. Vectors (biases, normalisation weights,
     pooling queries) are not decayed: shrinking them regularises nothing.
@@ -27,10 +27,11 @@ def parameter_groups(
         lr: Rate of everything that is new.
         backbone_lr: Rate of what was pretrained.
         weight_decay: For matrices and convolutions.
+        frozen: Whether to include what is frozen now, because it will train later; without a gradient it stays.
     """
     buckets: dict[tuple[bool, bool], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
-        if parameter.requires_grad:
+        if parameter.requires_grad or frozen:
             old = name.startswith("backbone.") and ".frame_attention." not in name
             decayed = parameter.ndim > 1 and not name.endswith("pool.query")
             buckets.setdefault((old, decayed), []).append(parameter)
@@ -45,13 +46,15 @@ def parameter_groups(
     ]
 
 
-def adamw(model: VideoClassifier, lr: float, backbone_lr: float, weight_decay: float) -> Optimizer:
+def adamw(
+    model: VideoClassifier, lr: float, backbone_lr: float, weight_decay: float, frozen: bool = False
+) -> Optimizer:
     """AdamW over `parameter_groups`.
 
     Paper: Loshchilov and Hutter, "Decoupled Weight Decay Regularization", ICLR 2019.
         https://arxiv.org/abs/1711.05101
     """
-    return AdamW(parameter_groups(model, lr, backbone_lr, weight_decay))
+    return AdamW(parameter_groups(model, lr, backbone_lr, weight_decay, frozen))
 
 
 def warmup_cosine(optimizer: Optimizer, warmup_steps: int, total_steps: int, final: float = 0.01) -> LambdaLR:

@@ -183,6 +183,11 @@ def test_nothing_frozen_is_an_error(tiny_ucf: Path, tmp_path: Path) -> None:
         run(tmp_path).fit(module(freeze="none"), datamodule=data(tiny_ucf, tmp_path / "cache"))
 
 
+def test_unfreezing_what_is_stored_is_an_error(tiny_ucf: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="unfreeze_epoch"):
+        run(tmp_path).fit(module(unfreeze_epoch=1), datamodule=data(tiny_ucf, tmp_path / "cache"))
+
+
 def test_a_stranger_is_left_alone(tiny_ucf: Path, tmp_path: Path) -> None:
     """Without cache_dir the callback does nothing, whatever the module is."""
     net = module(freeze="none")

@@ -145,6 +145,28 @@ def test_frozen_backbone_does_not_change(tmp_path: Path) -> None:
     assert changed == {"layer4", "frame_attention"}
 
 
+def test_the_backbone_unfreezes_with_its_batch_norm(tmp_path: Path) -> None:
+    class Watch(pl.Callback):
+        def __init__(self) -> None:
+            self.seen: list[dict[str, torch.Tensor]] = []
+
+        def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+            state = pl_module.model.backbone.net.layer1.state_dict()  # type: ignore[union-attr]
+            self.seen.append({name: value.clone() for name, value in state.items()})
+
+    watch = Watch()
+    net = module(freeze="layer3", unfreeze_epoch=2, attention_at="stage", attention_stages=[4])
+    watch.seen.append({name: value.clone() for name, value in net.model.backbone.net.layer1.state_dict().items()})
+    trainer(tmp_path, max_epochs=3, callbacks=[watch]).fit(net, loader())
+    start, first, second, third = watch.seen
+    for name, value in start.items():
+        assert torch.equal(value, first[name])
+        assert torch.equal(value, second[name]), name
+    changed = {name for name in start if not torch.equal(second[name], third[name])}
+    assert any(name.endswith("conv1.weight") for name in changed)
+    assert any(name.endswith("running_mean") for name in changed)
+
+
 def test_separate_rates(tmp_path: Path) -> None:
     net = module(lr=1e-2, backbone_lr=1e-4, warmup=0.0)
     run = trainer(tmp_path, max_epochs=1, limit_train_batches=1)

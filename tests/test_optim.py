@@ -18,7 +18,8 @@ pytest.importorskip("timm")
 
 @pytest.fixture(scope="module", params=["none", "layer2", "all"])
 def model(request: pytest.FixtureRequest) -> VideoClassifier:
-    return VideoClassifier(3, "test_resnet", freeze=request.param, dim=16, heads=2, depth=1)
+    attention = None if request.param == "all" else "cbam"
+    return VideoClassifier(3, "test_resnet", attention=attention, freeze=request.param, dim=16, heads=2, depth=1)
 
 
 def test_every_trainable_parameter_is_in_one_group_and_no_frozen_one(model: VideoClassifier):
@@ -92,3 +93,9 @@ def test_training_shorter_than_its_warmup_is_all_warmup():
         optimizer.step()
         scheduler.step()
     assert rates == pytest.approx([0.2, 0.4, 0.6])
+
+
+def test_what_will_unfreeze_is_in_the_groups_too() -> None:
+    model = VideoClassifier(3, "test_resnet", freeze="layer1", dim=16, heads=2, depth=1)
+    grouped = {id(p) for group in parameter_groups(model, 1e-3, 1e-4, 0.05, frozen=True) for p in group["params"]}
+    assert grouped == {id(p) for p in model.parameters()}

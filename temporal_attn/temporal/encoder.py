@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -25,9 +26,9 @@ class TemporalEncoder(nn.Module):
         tokens (B, T, D), mask (B, T) bool, pts (B, T) seconds; output (B, D) and weights (B, T).
     """
 
-    def __init__(self, dim: int, pool: nn.Module, blocks: list[nn.Module] | None = None) -> None:
+    def __init__(self, dim: int, pool: nn.Module, blocks: Sequence[nn.Module] = ()) -> None:
         super().__init__()
-        self.blocks = nn.ModuleList(blocks or [])
+        self.blocks = nn.ModuleList(blocks)
         self.norm = nn.LayerNorm(dim)
         self.pool = pool
 
@@ -45,29 +46,22 @@ class TemporalEncoder(nn.Module):
         return feature, weights
 
 
-def _mean(dim: int, heads: int, depth: int, mlp_ratio: float, dropout: float, drop_path: float) -> TemporalEncoder:
-    return TemporalEncoder(dim, MeanPool())
+class Recipe(NamedTuple):
+    """What a temporal model is made of.
+
+    Args:
+        self_attention: Whether frames attend to frames before they are pooled.
+        attention_pool: Whether the pool learns weights; otherwise it is the mean.
+    """
+
+    self_attention: bool
+    attention_pool: bool
 
 
-def _attention_pool(
-    dim: int, heads: int, depth: int, mlp_ratio: float, dropout: float, drop_path: float
-) -> TemporalEncoder:
-    return TemporalEncoder(dim, AttentionPool(dim, heads))
-
-
-def _transformer(
-    dim: int, heads: int, depth: int, mlp_ratio: float, dropout: float, drop_path: float
-) -> TemporalEncoder:
-    # Deeper blocks are dropped more often, linearly (Huang et al., "Deep Networks with Stochastic Depth").
-    rates = [drop_path * (i + 1) / depth for i in range(depth)]
-    blocks: list[nn.Module] = [SelfAttentionBlock(dim, heads, mlp_ratio, dropout, rate) for rate in rates]
-    return TemporalEncoder(dim, AttentionPool(dim, heads), blocks)
-
-
-TEMPORAL: dict[str, Callable[[int, int, int, float, float, float], TemporalEncoder]] = {
-    "mean": _mean,
-    "attention_pool": _attention_pool,
-    "transformer": _transformer,
+TEMPORAL = {
+    "mean": Recipe(self_attention=False, attention_pool=False),
+    "attention_pool": Recipe(self_attention=False, attention_pool=True),
+    "transformer": Recipe(self_attention=True, attention_pool=True),
 }
 
 
@@ -102,4 +96,8 @@ def build(
     """
     if name not in TEMPORAL:
         raise ValueError(f"temporal model {name!r} is not known; choose one of: {', '.join(TEMPORAL)}")
-    return TEMPORAL[name](dim, heads, depth, mlp_ratio, dropout, drop_path)
+    recipe = TEMPORAL[name]
+    pool = AttentionPool(dim, heads) if recipe.attention_pool else MeanPool()
+    # Deeper blocks are dropped more often, linearly (Huang et al., "Deep Networks with Stochastic Depth").
+    rates = [drop_path * (i + 1) / depth for i in range(depth)] if recipe.self_attention else []
+    return TemporalEncoder(dim, pool, [SelfAttentionBlock(dim, heads, mlp_ratio, dropout, rate) for rate in rates])
