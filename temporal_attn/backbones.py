@@ -116,6 +116,8 @@ class FrameBackbone(nn.Module):
         mean: Channel means that normalise RGB in [0, 1]; None takes those the net was trained with.
         std: Likewise.
         gradient_checkpointing: Recompute each trained part in the backward pass instead of storing its activations.
+        freeze_batchnorm: Normalise by the pretrained statistics in the trained parts too. The frames of a clip look
+            alike, so the statistics of a small batch of clips are poor ones.
 
     Shape:
         video (N, 3, H, W), uint8 or normalised float; maps (N, C', h, w); tokens (N, C').
@@ -141,10 +143,12 @@ class FrameBackbone(nn.Module):
         mean: list[float] | None = None,
         std: list[float] | None = None,
         gradient_checkpointing: bool = False,
+        freeze_batchnorm: bool = False,
     ) -> None:
         super().__init__()
         import timm
 
+        self.freeze_batchnorm = freeze_batchnorm
         self.gradient_checkpointing = gradient_checkpointing
 
         try:
@@ -236,6 +240,10 @@ class FrameBackbone(nn.Module):
         super().train(mode)
         for module in self.frozen_modules():
             module.eval()
+        if self.freeze_batchnorm:
+            for name, module in self.net.named_modules():
+                if isinstance(module, _BatchNorm) and not name.startswith("frame_attention."):
+                    module.eval()
         return self
 
     def normalise(self, video: Tensor) -> Tensor:

@@ -45,6 +45,7 @@ class VideoClassifier(nn.Module):
         mean: Channel means that normalise RGB in [0, 1]; None takes the backbone's.
         std: Likewise.
         gradient_checkpointing: Recompute the backbone in the backward pass instead of storing its activations.
+        freeze_batchnorm: Keep the pretrained BatchNorm statistics in the backbone's trained parts too.
 
     Shape:
         video (B, T, 3, H, W) uint8 or normalised float, mask (B, T) bool, pts (B, T) seconds; logits (B, K), frame
@@ -76,6 +77,7 @@ class VideoClassifier(nn.Module):
         mean: list[float] | None = None,
         std: list[float] | None = None,
         gradient_checkpointing: bool = False,
+        freeze_batchnorm: bool = False,
     ) -> None:
         super().__init__()
         if num_classes < 1:
@@ -102,6 +104,7 @@ class VideoClassifier(nn.Module):
             mean,
             std,
             gradient_checkpointing,
+            freeze_batchnorm,
         )
         width = self.backbone.width
         self.project: nn.Module = nn.LayerNorm(width)

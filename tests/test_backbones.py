@@ -272,3 +272,13 @@ def test_wrong_arguments_are_named_in_one_line(arguments: dict[str, object], wor
     with pytest.raises(UserError, match=words) as caught:
         FrameBackbone(**arguments)  # type: ignore[arg-type]
     assert "\n" not in str(caught.value)
+
+
+def test_batchnorm_can_keep_its_statistics_where_the_rest_trains():
+    backbone = FrameBackbone("test_resnet", freeze="layer1", freeze_batchnorm=True).train()
+    before = {key: value.clone() for key, value in backbone.net.state_dict().items()}
+    backbone.maps(frames()).sum().backward()
+    moved = {key for key, value in backbone.net.state_dict().items() if not torch.equal(value, before[key])}
+    assert moved
+    assert all(key.startswith("frame_attention.") for key in moved)  # new layers have no statistics to keep
+    assert backbone.net.layer4.training

@@ -169,7 +169,7 @@ def _signed(score: float) -> str:
 
 
 def _asset(name: str) -> str:
-    return resources.files("temporal_attn.keyframes").joinpath("templates", name).read_text(encoding="utf-8")
+    return resources.files("temporal_attn.keyframes").joinpath("templates").joinpath(name).read_text(encoding="utf-8")
 
 
 def _hash(text: str) -> str:
