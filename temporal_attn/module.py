@@ -178,7 +178,7 @@ class VideoClassificationModule(pl.LightningModule):
         if stage == "fit" and self.hparams["unfreeze_epoch"] is not None and self.trainer.world_size > 1:
             raise UserError(
                 "unfreeze_epoch does not work on several processes, which agree at the start on what trains: "
-                "train the head first, then start a second run with freeze: none from its checkpoint's weights"
+                "train the head first, then load its checkpoint with freeze='none' (load_from_checkpoint) and fit again"
             )
         if stage == "fit" and self.hparams["compile"]:
             self.model.compile()
@@ -299,7 +299,7 @@ class VideoClassificationModule(pl.LightningModule):
         return {name: value.tolist() for name, value in self.metrics(scores.probabilities, scores.label).items()}
 
     def predict_step(self, batch: VideoBatch, batch_idx: int) -> list[dict[str, Any]]:
-        """One row a video: video_id, class, probabilities by class name, frame weights with seconds, failed."""
+        """One row a video: video_id, class, probabilities by class name, and failed, the reason or None."""
         rows: list[dict[str, Any]] = [
             {"video_id": video["id"], "class": None, "probabilities": None, "failed": video["reason"]}
             for video in batch.get("failed", [])

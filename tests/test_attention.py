@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import shutil
 
 import numpy as np
 import pytest
@@ -264,3 +265,14 @@ def test_build_names_what_it_does_not_know():
 
 def test_spatial_logits_start_at_zero():
     assert torch.equal(SpatialLogits()(maps(2, 4, 5, 5)), torch.zeros(2, 1, 5, 5))
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs g++ on a CPU")
+def test_compiled_by_inductor_equals_eager() -> None:
+    torch.manual_seed(0)
+    module = CBAM(16, gate="residual").eval()
+    torch.nn.init.ones_(module.get_submodule("spatial.norm").weight)  # zero at the start: the gate would be constant
+    x = torch.randn(2, 16, 8, 8)
+    compiled = torch.compile(module, fullgraph=True)
+    torch.testing.assert_close(compiled(x), module(x), atol=1e-5, rtol=1e-5)
