@@ -6,9 +6,8 @@ This module imports nothing of the project, so that both packages can share it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple, TypedDict
+from typing import NamedTuple, TypedDict
 
 from torch import Tensor
 
@@ -156,6 +155,3 @@ class ModelOutput(NamedTuple):
 
     logits: Tensor
     frame_weights: Tensor
-
-
-Primitive = None | bool | int | float | str | list[Any] | Mapping[str, Any]
