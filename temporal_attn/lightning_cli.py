@@ -12,6 +12,7 @@ import pytorch_lightning as pl
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning.callbacks import RichProgressBar
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
+from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 import datamodules  # short names of its classes work on the command line once it is imported
 from datamodules.base import TooManyFailures
@@ -80,7 +81,7 @@ def run(words: list[str]) -> int:
     """Run one of the four subcommands; the path of what it wrote is the last line on stdout.
 
     Returns:
-        0, or 1 when more videos than tolerated could not be read.
+        0; 1 when more videos than tolerated could not be read; 143 when the process was told to terminate.
     """
     # Of no use to whoever types a command: what jsonargparse 5 will remove, that `args` is given although it is
     # exactly the command line, and that frozen parts are in evaluation mode.
@@ -102,6 +103,10 @@ def run(words: list[str]) -> int:
         )
     except MisconfigurationException as error:
         raise UserError(" ".join(str(error).split())) from None
+    except SIGTERMException:
+        # A cluster took the machine away. Lightning leaves as if all were done; whoever waits for us must not think so.
+        print("temporal-attn: error: terminated before the end; go on with --ckpt_path", file=sys.stderr)
+        return 143
     except ValueError as error:
         # jsonargparse wraps what a constructor raises
         if isinstance(error.__cause__, UserError):

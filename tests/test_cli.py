@@ -339,6 +339,18 @@ def test_usage(words: list[str], status: int, said: str, capsys: Any) -> None:
     assert said in out.out + out.err
 
 
+def test_termination_is_no_success(monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    """Lightning turns SIGTERM into an exception that would leave the program with status 0."""
+    from pytorch_lightning.utilities.exceptions import SIGTERMException
+
+    def terminated(*_: Any, **__: Any) -> None:
+        raise SIGTERMException
+
+    monkeypatch.setattr("temporal_attn.lightning_cli.TemporalCLI", terminated)
+    assert main(["fit"]) == 143
+    assert "terminated" in one_line(capsys)
+
+
 def test_as_a_module() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "temporal_attn", "--help"], capture_output=True, text=True, check=True, cwd=ROOT
