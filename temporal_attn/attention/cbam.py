@@ -108,38 +108,24 @@ class CBAM(nn.Module):
         if order not in ORDERS:
             raise ValueError(f"CBAM order {order!r} is not known; choose one of: {', '.join(ORDERS)}")
         self.order = order
-        self.channel = None if order == "s" else ChannelLogits(channels, reduction, bias)
-        self.spatial = None if order == "c" else SpatialLogits(kernel_size)
-        # One gate a weight that is used: listeners see each of them.
-        joint = order == "parallel"
-        self.channel_gate = None if order == "s" else Gate(gate)
-        self.spatial_gate = None if order == "c" or joint else Gate(gate)
-        if self.channel is not None and self.channel_gate is not None:
+        wanted = "cs" if order == "parallel" else order
+        if "c" in wanted:
+            self.channel = ChannelLogits(channels, reduction, bias)
+            self.channel_gate = Gate(gate)
             self.channel_gate.start(self.channel.up)
+        if "s" in wanted:
+            self.spatial = SpatialLogits(kernel_size)
+        if "s" in wanted and order != "parallel":  # there the one joint weight goes through the channel gate
+            self.spatial_gate = Gate(gate)
 
     def forward(self, x: Tensor) -> Tensor:
         """Reweighted maps (B, C, H, W)."""
         if self.order == "parallel":
-            assert self.channel is not None
-            assert self.spatial is not None
-            assert self.channel_gate is not None
             joint: Tensor = self.channel_gate(self.channel(x) + self.spatial(x)) * x
             return joint
         for kind in self.order:
-            x = self._channel(x) if kind == "c" else self._spatial(x)
+            x = self.channel_gate(self.channel(x)) * x if kind == "c" else self.spatial_gate(self.spatial(x)) * x
         return x
-
-    def _channel(self, x: Tensor) -> Tensor:
-        assert self.channel is not None
-        assert self.channel_gate is not None
-        out: Tensor = self.channel_gate(self.channel(x)) * x
-        return out
-
-    def _spatial(self, x: Tensor) -> Tensor:
-        assert self.spatial is not None
-        assert self.spatial_gate is not None
-        out: Tensor = self.spatial_gate(self.spatial(x)) * x
-        return out
 
     def extra_repr(self) -> str:
         """Show the order when the net is printed."""
