@@ -176,7 +176,9 @@ class FrameBackbone(nn.Module):
                     "set attention to null, or freeze up to a part before it"
                 )
             try:
-                insert_attention(self.net, attention, attention_at, attention_stages, attention_gate, attention_options)
+                insert_attention(
+                    self.net, attention, attention_at, attention_stages, attention_gate, **(attention_options or {})
+                )
             except ValueError as error:
                 raise UserError(f"attention {attention!r} does not fit backbone {name!r}: {error}") from None
         trained_with = self.net.pretrained_cfg

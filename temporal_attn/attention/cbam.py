@@ -11,7 +11,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from temporal_attn.attention.gates import Gate
+from temporal_attn.attention.gates import Gate, start_at_zero
 
 __all__ = ["CBAM", "ChannelLogits", "SpatialLogits"]
 
@@ -112,7 +112,7 @@ class CBAM(nn.Module):
         if "c" in wanted:
             self.channel = ChannelLogits(channels, reduction, bias)
             self.channel_gate = Gate(gate)
-            self.channel_gate.start(self.channel.up)
+            start_at_zero(gate, self.channel.up)
         if "s" in wanted:
             self.spatial = SpatialLogits(kernel_size)
         if "s" in wanted and order != "parallel":  # there the one joint weight goes through the channel gate

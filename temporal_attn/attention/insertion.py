@@ -7,15 +7,15 @@ removal restores the net bit for bit. The hook is a bound method of a module, wh
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from temporal_attn.attention.gates import Gate
+from temporal_attn.attention.registry import build
 
-__all__ = ["attention_maps", "insert_attention", "remove_attention", "stage_names"]
+__all__ = ["insert_attention", "remove_attention", "stage_names"]
 
 HOME = "frame_attention"
 
@@ -126,8 +126,8 @@ def insert_attention(
     at: str | Sequence[str] = "block",
     stages: Sequence[int] | None = None,
     gate: str = "identity",
-    options: Mapping[str, Any] | None = None,
     probe_size: int = 64,
+    **options: Any,  # noqa: ANN401
 ) -> nn.Module:
     """Insert an attention mechanism into a net, in place.
 
@@ -137,9 +137,9 @@ def insert_attention(
         at: ``block`` after the last normalisation of each residual branch, before the shortcut is added (where the
             papers put it), ``stage`` after each stage, or names of modules whose output map it shall follow.
         stages: Stage numbers from 1; None means all. Only for ``block`` and ``stage``.
-        gate: See `Gate`. The default leaves a pretrained net's outputs unchanged at the start.
-        options: Further arguments of the mechanism's constructor.
+        gate: See `gates`. The default leaves a pretrained net's outputs unchanged at the start.
         probe_size: Side in pixels of the blank image that is sent through once to learn the channel counts.
+        options: Further arguments of the mechanism, such as ``reduction=8``.
 
     Returns:
         The same net.
@@ -147,8 +147,6 @@ def insert_attention(
     Raises:
         ValueError: Attention was inserted before, or the net has no such place.
     """
-    from temporal_attn.attention import build
-
     if hasattr(net, HOME):
         raise ValueError(f"{type(net).__name__} has attention already; call remove_attention first")
     if isinstance(net, nn.Sequential):
@@ -165,7 +163,7 @@ def insert_attention(
     home = nn.ModuleDict()
     reference = next(net.parameters())
     for place in places:
-        after = _After(build(name, channels[place], gate, options).to(reference.device, reference.dtype))
+        after = _After(build(name, channels[place], gate=gate, **options).to(reference.device, reference.dtype))
         home[place.replace(".", "_")] = after
         net.get_submodule(place).register_forward_hook(after.act)
     net.add_module(HOME, home)
@@ -188,28 +186,3 @@ def remove_attention(net: nn.Module) -> nn.Module:
                 del module._forward_hooks[key]
     delattr(net, HOME)
     return net
-
-
-@torch.no_grad()
-def attention_maps(net: nn.Module, x: Tensor) -> dict[str, Tensor]:
-    """Weights that every gate of a net used on an input.
-
-    Args:
-        net: A net with attention, or an attention module itself.
-        x: (B, 3, H, W) images for a net, (B, C, H, W) maps for a module.
-
-    Returns:
-        Name of the gate to its weights: (B, C, 1, 1) for channels, (B, 1, h, w) for places.
-    """
-    maps: dict[str, Tensor] = {}
-    handles = [
-        module.register_forward_hook(lambda _m, _i, output, name=name: maps.__setitem__(name, output))
-        for name, module in net.named_modules()
-        if isinstance(module, Gate)
-    ]
-    try:
-        net(x)
-    finally:
-        for handle in handles:
-            handle.remove()
-    return maps
