@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from temporal_attn.allocator import keep_large_blocks
 from temporal_attn.types import UserError, VideoError
@@ -26,14 +26,47 @@ _LIGHTNING = {
     "test": "evaluate on the test part; writes metrics.json",
     "predict": "classify files; writes predictions.jsonl",
 }
-# command: (module, function, positional argument or None)
-_COMMANDS: dict[str, tuple[str, str, str | None]] = {
-    "inspect": ("temporal_attn.keyframes", "inspect_videos", "videos"),
-    "demo": ("temporal_attn.demo", "run_demo", None),
-}
-_HELP = {
-    "inspect": "say which frames decided; writes scores.json and report.html",
-    "demo": "everything on the embedded data set, in some minutes",
+
+
+class _Command(NamedTuple):
+    """A function that is a command.
+
+    Args:
+        module: Where the function lives.
+        function: Its name; it takes the options as arguments and returns the exit status.
+        help: One line.
+        positional: The argument that is given without its name; one that ends in "s" takes several words.
+        words: What the positional stands for.
+    """
+
+    module: str
+    function: str
+    help: str
+    positional: str | None = None
+    words: str = ""
+
+
+_COMMANDS = {
+    "inspect": _Command(
+        "temporal_attn.keyframes",
+        "inspect_videos",
+        "say which frames decided; writes scores.json and report.html",
+        "videos",
+        "files, folders or globs",
+    ),
+    "show-attention": _Command(
+        "temporal_attn.show_attention",
+        "show_attention",
+        "draw channel weights, places and frame weights over the frames of a video; writes a PNG",
+        "video",
+        "the file",
+    ),
+    "demo": _Command("temporal_attn.demo", "run_demo", "everything on the embedded data set, in some minutes"),
+    "bench attention": _Command(
+        "temporal_attn.bench.attention",
+        "bench_attention",
+        "attention mechanisms beside timm, torchvision and the papers' equations",
+    ),
 }
 
 
@@ -54,8 +87,9 @@ def main(args: Sequence[str] | None = None) -> int:
         _check_datamodules()
         if command in _LIGHTNING:
             return _run_lightning(words)
-        if command in _COMMANDS:
-            return _run_command(command, words[1:])
+        for length in (2, 1):  # a command of two words has options of its own
+            if " ".join(words[:length]) in _COMMANDS:
+                return _run_command(" ".join(words[:length]), words[length:])
         return _usage(command)
     except SystemExit as stop:  # the parsers end the program after --help and after a usage error
         return stop.code if isinstance(stop.code, int) else 2 if stop.code else 0
@@ -73,18 +107,20 @@ def _fail(message: str, status: int) -> int:
 
 
 def _usage(command: str) -> int:
-    every = {**_LIGHTNING, **_HELP}
+    every = {**_LIGHTNING, **{name: known.help for name, known in _COMMANDS.items()}}
     if command in ("--version", "-V"):
         from temporal_attn import __version__
 
         print(f"temporal-attn {__version__}")
         return 0
-    if command not in ("--help", "-h"):
+    suites = {name: text for name, text in every.items() if name.startswith(f"{command} ")}
+    if not suites and command not in ("--help", "-h"):
         return _fail(f"{command!r} is not a command; choose one of: {', '.join(every)}", 2)
-    print("usage: temporal-attn COMMAND [options]\n")
+    shown = suites or every
+    print(f"usage: temporal-attn {command if suites else 'COMMAND'} [options]\n")
     print("Train video classifiers with attention, and see which frames decided.\n")
-    for name, text in every.items():
-        print(f"  {name:<10} {text}")
+    for name, text in shown.items():
+        print(f"  {name:<{max(map(len, shown))}}  {text}")
     print("\n`temporal-attn COMMAND --help` shows the options of a command.")
     return 0
 
@@ -101,15 +137,17 @@ def _check_datamodules() -> None:
         )
 
 
-def _run_command(command: str, words: list[str]) -> int:
-    module, function, positional = _COMMANDS[command]
+def _run_command(name: str, words: list[str]) -> int:
+    command = _COMMANDS[name]
     from jsonargparse import ArgumentParser
 
-    run: Callable[..., int] = getattr(import_module(module), function)
-    parser: ArgumentParser = ArgumentParser(prog=f"temporal-attn {command}", description=_HELP[command])
+    run: Callable[..., int] = getattr(import_module(command.module), command.function)
+    parser: ArgumentParser = ArgumentParser(prog=f"temporal-attn {name}", description=command.help)
+    positional = command.positional
     if positional:
-        name = positional.rstrip("s").upper()
-        parser.add_argument(positional, nargs="+", metavar=name, help="files, folders or globs")
+        metavar = positional.rstrip("s").upper()
+        several: dict[str, Any] = {"nargs": "+"} if positional.endswith("s") else {}
+        parser.add_argument(positional, metavar=metavar, help=command.words, **several)
     # Required arguments of a function would become positional; the commands name all but their inputs.
     parser.add_function_arguments(run, as_positional=False, skip={positional} if positional else set())
     config: Any = parser.parse_args(words)

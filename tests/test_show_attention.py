@@ -1,0 +1,106 @@
+"""From a video to the picture of what attention does with it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from videos import numbered_frames, write_video
+
+from temporal_attn.cli import main
+from temporal_attn.module import VideoClassificationModule
+from temporal_attn.show_attention import weight_rows
+from temporal_attn.types import ClipSpec
+
+FRAMES = [np.zeros((32, 32, 3), np.uint8)] * 2
+
+
+@pytest.fixture(scope="module")
+def video(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("show") / "clip.mp4"
+    write_video(path, numbered_frames(12, 64, 64), fps=4)
+    return path
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    import pytorch_lightning as pl
+
+    spec = ClipSpec(num_frames=4, sampling="uniform", stride=1, resize=64, crop=64, repeat_short=False)
+    module = VideoClassificationModule(
+        ["walk", "run"], dict(spec), backbone="test_resnet", attention_at="stage", temporal="attention_pool", dim=16
+    )
+    trainer = pl.Trainer(logger=False, enable_checkpointing=False, enable_progress_bar=False, accelerator="cpu")
+    trainer.strategy.connect(module)
+    path = tmp_path_factory.mktemp("ckpt") / "best.ckpt"
+    trainer.save_checkpoint(path)
+    return path
+
+
+def test_a_trained_model(video: Path, checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "new" / "sheet.png"
+    assert main(["show-attention", str(video), "--checkpoint", str(checkpoint), "--out", str(out)]) == 0
+    assert capsys.readouterr().out.strip() == str(out)
+    with Image.open(out) as sheet:
+        assert sheet.format == "PNG"
+        assert sheet.width > 4 * 160
+        one_place = tmp_path / "one.png"
+        words = ["--checkpoint", str(checkpoint), "--out", str(one_place), "--places", "1", "--num_frames", "2"]
+        assert main(["show-attention", str(video), *words]) == 0
+        with Image.open(one_place) as smaller:
+            assert smaller.width < sheet.width
+            assert smaller.height < sheet.height
+
+
+def test_a_mechanism_in_a_net(video: Path, tmp_path: Path) -> None:
+    pictures = []
+    for name in ("a.png", "b.png"):
+        out = tmp_path / name
+        words = ["--backbone", "test_resnet", "--mechanism", "cbam", "--out", str(out), "--num_frames", "3"]
+        assert main(["show-attention", str(video), *words]) == 0
+        pictures.append(out.read_bytes())
+    assert pictures[0] == pictures[1]  # the same picture every time
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--out", "a.png"], "either a checkpoint"),
+        (["--out", "a.png", "--checkpoint", "a.ckpt", "--backbone", "resnet18"], "either a checkpoint"),
+        (["--out", "a.jpg", "--backbone", "test_resnet"], "ends in .png"),
+        (["--out", "a.png", "--backbone", "test_resnet", "--mechanism", "sebam"], "sebam"),
+    ],
+)
+def test_wrong_use(words: list[str], said: str, video: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["show-attention", str(video), *words]) == 2
+    assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("shape", "count", "note"),
+    [
+        ((2, 8, 1, 1), 1, "8 channels"),
+        ((2, 1, 7, 5), 1, "where"),
+        ((2, 8, 7, 5), 1, "where"),
+        ((2, 4, 49, 49), 1, "where"),
+        ((2, 2, 3), 1, "outline"),
+        ((2, 3, 8, 1, 1), 1, "24 channels"),
+    ],
+)
+def test_weights_are_drawn_by_their_shape(shape: tuple[int, ...], count: int, note: str) -> None:
+    rows = weight_rows({"net.frame_attention.layer4.attention.gate": torch.rand(shape)}, FRAMES)
+    assert len(rows) == count
+    assert note in rows[0].note
+    assert rows[0].title.startswith("layer4.gate")
+
+
+def test_attention_received_is_where_others_look() -> None:
+    weights = torch.zeros(2, 1, 36, 36)
+    weights[..., 8] = 1  # all tokens look at row 1, column 2 of 6 × 6
+    (row,) = weight_rows({"a": weights}, FRAMES)
+    light = row.cells[0].sum(-1, dtype=int)
+    middle = np.argwhere(light == light.max()).mean(0)
+    np.testing.assert_allclose(middle, [1.5 / 6 * 160, 2.5 / 6 * 160], atol=2)
