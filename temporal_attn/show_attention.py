@@ -129,7 +129,7 @@ def weight_rows(maps: dict[str, Tensor], frames: list[Image]) -> list[Row]:
             rows.append(quadrilateral_row(title, frames, weights))
         elif weights.ndim == 4 and weights.shape[2] * weights.shape[3] == 1:
             rows.append(channel_row(title, weights[:, :, 0, 0]))
-        elif weights.ndim == 4 and weights.shape[1] > 1 and weights.shape[2] == weights.shape[3] > 32:
+        elif weights.ndim == 4 and np.allclose(weights.sum(-1), 1, atol=1e-3):  # a share for each key: self-attention
             rows.append(place_row(f"{title}: attention received", frames, _received(weights, frames[0].shape)))
         elif weights.ndim == 4:
             rows.append(place_row(title, frames, weights.mean(1)))
