@@ -10,29 +10,14 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from mechanisms import maps, randomise
 from torch import Tensor, nn
 
-from temporal_attn.attention import CBAM, Gate, attention_maps, build, names
+from temporal_attn.attention import CBAM, Gate, attention_maps
 from temporal_attn.attention.cbam import ORDERS, ChannelLogits, SpatialLogits
 from temporal_attn.attention.gates import GATES
 
 CASES = list(itertools.product(ORDERS, GATES))
-
-
-def randomise(module: nn.Module, seed: int = 0) -> nn.Module:
-    """Parameters and statistics as after some training: nothing stays at a special value."""
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for parameter in module.parameters():
-            parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.5)
-        for name, buffer in module.named_buffers():
-            if name.endswith(("running_mean", "running_var")):
-                buffer.copy_(torch.rand(buffer.shape, generator=generator) + 0.5)
-    return module
-
-
-def maps(*shape: int, seed: int = 1) -> Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
 def gated(logits: Tensor, gate: str) -> Tensor:
@@ -209,26 +194,6 @@ def test_maps_are_the_weights_that_were_used(order: str):
     assert all(weight.requires_grad for weight in weights.values())  # a loss may ask for them
 
 
-def test_listening_leaves_no_trace():
-    module = CBAM(8)
-    attention_maps(module, maps(2, 8, 4, 4))
-    assert not any(child._forward_hooks for child in module.modules())
-
-
-def test_compiled_equals_eager():
-    module = randomise(CBAM(8, reduction=2)).eval()
-    compiled = torch.compile(module, backend="eager", fullgraph=True)
-    x = maps(2, 8, 6, 6)
-    assert torch.equal(compiled(x), module(x))
-
-
-def test_state_dict_round_trip():
-    first, second = randomise(CBAM(8, reduction=2)).eval(), CBAM(8, reduction=2).eval()
-    second.load_state_dict(first.state_dict())
-    x = maps(2, 8, 6, 6)
-    assert torch.equal(first(x), second(x))
-
-
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -243,24 +208,6 @@ def test_bad_arguments_are_named(arguments: dict[str, int | str], words: str):
     with pytest.raises(ValueError, match=words) as caught:
         CBAM(**arguments)  # type: ignore[arg-type]
     assert "\n" not in str(caught.value)
-
-
-def test_build_by_name():
-    assert names() == ["cbam"]
-    module = build("cbam", 32, gate="identity", order="sc", reduction=4)
-    assert isinstance(module, CBAM)
-    assert module.order == "sc"
-    assert module.channel is not None
-    assert module.channel.down.out_channels == 8
-    assert module.channel_gate is not None
-    assert module.channel_gate.kind == "identity"
-
-
-def test_build_names_what_it_does_not_know():
-    with pytest.raises(ValueError, match="choose one of: cbam"):
-        build("sebam", 8)
-    with pytest.raises(ValueError, match=r"cbam.*colour"):
-        build("cbam", 8, colour="red")
 
 
 def test_spatial_logits_start_at_zero():
