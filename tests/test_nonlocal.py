@@ -1,0 +1,104 @@
+"""The non-local block against timm, and against its equation in numpy."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from allocations import largest_tensor
+from mechanisms import maps, randomise
+
+from temporal_attn.attention import NonLocal, attention_maps
+
+
+def copied_from(theirs: torch.nn.Module, ours: NonLocal) -> NonLocal:
+    """timm's weights; the bias before its normalisation moves into the running mean, where it has no effect at all."""
+    with torch.no_grad():
+        ours.query.load_state_dict(theirs.t.state_dict())
+        for name in ("weight", "bias"):
+            getattr(ours.key_value, name).copy_(torch.cat([getattr(theirs.p, name), getattr(theirs.g, name)]))
+        ours.out.weight.copy_(theirs.z.weight)
+        ours.norm.load_state_dict(theirs.norm.state_dict())
+        ours.norm.running_mean -= theirs.z.bias
+    return ours
+
+
+@pytest.mark.parametrize("training", [False, True], ids=["eval", "train"])
+@pytest.mark.parametrize("use_scale", [False, True])
+@pytest.mark.parametrize("side", [5, 13])
+def test_equals_timm_with_copied_weights(training: bool, use_scale: bool, side: int):
+    timm_layer = pytest.importorskip("timm.layers.non_local_attn").NonLocalAttn
+    theirs = randomise(timm_layer(64, use_scale=use_scale), scale=0.2).train(training)
+    ours = NonLocal(64, reduction=8, sub_sample=False, scale=64**-0.5 if use_scale else 1.0)
+    ours = copied_from(theirs, ours).train(training)
+    x = maps(2, 64, side, side)
+    one, other = x.clone().requires_grad_(), x.clone().requires_grad_()
+    y, expected = ours(one), theirs(other)
+    torch.testing.assert_close(y, expected, atol=2e-5, rtol=1e-5)
+    upstream = maps(*x.shape, seed=2)
+    (y * upstream).sum().backward()
+    (expected * upstream).sum().backward()
+    torch.testing.assert_close(one.grad, other.grad, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("scale", [None, 1.0, 0.3])
+@pytest.mark.parametrize("size", [(4, 6), (5, 3), (1, 1)], ids=str)
+def test_equals_a_literal_loop_with_pooled_keys(scale: float | None, size: tuple[int, int]):
+    channels, (height, width) = 6, size
+    module = randomise(NonLocal(channels, scale=scale, gate="residual")).double().eval()
+    x = maps(2, channels, height, width).double()
+    state = {name: value.numpy() for name, value in module.state_dict().items()}
+    used = 3**-0.5 if scale is None else scale
+
+    def project(name: str, place: np.ndarray) -> np.ndarray:
+        return state[f"{name}.weight"][:, :, 0, 0] @ place + state[f"{name}.bias"]
+
+    expected = x.numpy().copy()
+    for n, image in enumerate(x.numpy()):
+        seen = [
+            project("key_value", image[:, i : i + 2, j : j + 2].max((1, 2)))
+            for i in range(0, height, 2)
+            for j in range(0, width, 2)
+        ]
+        for i in range(height):
+            for j in range(width):
+                query = project("query", image[:, i, j])
+                weights = np.exp([used * query @ both[:3] for both in seen])
+                mixed = sum(w * both[3:] for w, both in zip(weights / weights.sum(), seen, strict=True))
+                z = state["out.weight"][:, :, 0, 0] @ mixed
+                z = (z - state["norm.running_mean"]) / np.sqrt(state["norm.running_var"] + module.norm.eps)
+                expected[n, :, i, j] += state["norm.weight"] * z + state["norm.bias"]
+    torch.testing.assert_close(module(x), torch.from_numpy(expected))
+
+
+def test_shown_weights_are_over_the_pooled_places_and_those_that_were_used():
+    module = randomise(NonLocal(8)).double().eval()
+    x = maps(2, 8, 5, 4).double()
+    weights = attention_maps(module, x)[""]
+    assert weights.shape == (2, 1, 20, 6)
+    torch.testing.assert_close(weights.sum(-1), torch.ones(2, 1, 20).double())
+    mixed = (weights @ module.project(x)[2])[:, 0].mT.reshape(2, 4, 5, 4)
+    torch.testing.assert_close(x + module.norm(module.out(mixed)), module(x))
+
+
+def test_the_paper_starts_as_the_identity_and_learns_from_there():
+    module, x = NonLocal(8), maps(2, 8, 4, 4)
+    assert torch.equal(module(x), x)
+    optimiser = torch.optim.SGD(module.parameters(), lr=0.1)
+    (module(x) * maps(2, 8, 4, 4, seed=2)).sum().backward()
+    optimiser.step()
+    assert not torch.equal(module(x), x)
+
+
+@pytest.mark.parametrize("sub_sample", [False, True])
+def test_memory_grows_with_places(sub_sample: bool):
+    def peak(side: int) -> int:
+        return largest_tensor(NonLocal(16, sub_sample=sub_sample), maps(2, 16, side, side).requires_grad_())
+
+    assert peak(32) <= 4.1 * peak(16)
+
+
+@pytest.mark.parametrize("arguments", [{"channels": 0}, {"channels": 8, "reduction": 0}, {"channels": 8, "gate": "x"}])
+def test_wrong_arguments_are_named(arguments: dict):
+    with pytest.raises(ValueError, match=r"positive, got|choose one of"):
+        NonLocal(**arguments)
