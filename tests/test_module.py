@@ -93,6 +93,47 @@ def test_hyperparameters_are_primitives_and_weights_only_loads(tmp_path: Path) -
         assert torch.equal(value, again.state_dict()[name]), name
 
 
+def test_attention_of_another_package_by_the_path_of_its_class(tmp_path: Path) -> None:
+    pl.seed_everything(0)
+    options: dict[str, Any] = {
+        "attention": "torchvision.ops.SqueezeExcitation",
+        "attention_options": {"squeeze_channels": 4},
+    }
+    with pytest.raises(UserError, match="attention_gate: null"):
+        module(**options)
+    net = module(**options, attention_gate=None)
+    run = trainer(tmp_path, max_epochs=1)
+    run.fit(net, loader())
+    run.save_checkpoint(tmp_path / "a.ckpt")
+    again = VideoClassificationModule.load_from_checkpoint(tmp_path / "a.ckpt", weights_only=True)
+    assert any("frame_attention" in name for name in net.state_dict())
+    for name, value in net.state_dict().items():
+        assert torch.equal(value, again.state_dict()[name]), name
+
+
+def test_checkpoints_from_before_there_were_four_places_load(tmp_path: Path) -> None:
+    """What is `norm` now was called `block`; the weights have the name of the layer that they follow."""
+    net = module(attention_at="norm", attention_gate="sigmoid").eval()
+    assert "model.backbone.net.frame_attention.layer2_0_bn2.attention.channel.up.weight" in net.state_dict()
+    run = trainer(tmp_path, max_epochs=1)
+    run.fit(net, loader())
+    run.save_checkpoint(tmp_path / "a.ckpt")
+    stored = torch.load(tmp_path / "a.ckpt", weights_only=True)
+    stored["hyper_parameters"]["attention_at"] = "block"
+    torch.save(stored, tmp_path / "old.ckpt")
+    again = VideoClassificationModule.load_from_checkpoint(tmp_path / "old.ckpt", weights_only=True)
+    assert again.hparams["attention_at"] == "norm"  # and so it is stored from now on
+    batch = next(iter(loader()))
+    with torch.no_grad():
+        assert torch.equal(again.eval()(batch).logits, net.eval()(batch).logits)
+    # today's block is left as it is
+    run = trainer(tmp_path, max_epochs=1)
+    run.fit(module(attention_at="block"), loader())
+    run.save_checkpoint(tmp_path / "new.ckpt")
+    new = VideoClassificationModule.load_from_checkpoint(tmp_path / "new.ckpt", weights_only=True)
+    assert new.hparams["attention_at"] == "block"
+
+
 def test_checkpoint_needs_no_pretrained_weights(tmp_path: Path) -> None:
     weights = tmp_path / "backbone.pth"
     torch.save(module(attention=None).model.backbone.net.state_dict(), weights)

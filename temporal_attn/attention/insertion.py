@@ -1,4 +1,4 @@
-"""Put attention into a net that exists already, read its weights, and take it out again.
+"""Put attention into a net that exists already, and take it out again.
 
 The new modules live under ``net.frame_attention`` and act as forward hooks on the modules that they follow. So the
 net's own parameter names stay as they are (pretrained weights load, missing keys are exactly the new ones), and
@@ -7,24 +7,28 @@ removal restores the net bit for bit. The hook is a bound method of a module, wh
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
+from temporal_attn.attention.compiled import forget_compiled_code, run_uncompiled, uncompiled
+from temporal_attn.attention.places import patch_convolution, places
 from temporal_attn.attention.registry import build
 
-__all__ = ["insert_attention", "remove_attention", "stage_names"]
+__all__ = ["insert_attention", "inserted", "remove_attention"]
 
 HOME = "frame_attention"
 
 
 class _After(nn.Module):
-    """An attention module that acts on the output of another module of the net."""
+    """An attention module that acts on the output (B, C, h, w) of another module of the net."""
 
-    def __init__(self, attention: nn.Module) -> None:
+    def __init__(self, place: str, attention: nn.Module) -> None:
         super().__init__()
+        self.place = place
         self.attention = attention
 
     def act(self, _module: nn.Module, _inputs: tuple[Any, ...], output: Tensor) -> Tensor:
@@ -33,91 +37,40 @@ class _After(nn.Module):
         return out
 
 
-def stage_names(net: nn.Module) -> list[str]:
-    """Names of the stages of a convolutional net, from input to output.
+class _AfterChannelsLast(_After):
+    """The same for outputs (B, h, w, C)."""
 
-    Knows ResNet-like nets (``layer1``…) of timm and torchvision, and timm's RegNet (``s1``…), EfficientNet and
-    MobileNet (``blocks.0``…) and ConvNeXt (``stages.0``…).
-
-    Raises:
-        ValueError: The net has none of these layouts.
-    """
-    for prefix in ("layer", "s"):
-        names = [f"{prefix}{i}" for i in range(1, 5)]
-        if all(isinstance(getattr(net, name, None), nn.Module) for name in names):
-            return names
-    for parent in ("blocks", "stages"):
-        group = getattr(net, parent, None)
-        if isinstance(group, (nn.Sequential, nn.ModuleList)) and len(group) and isinstance(group[0], nn.Module):
-            children = list(group)
-            if all(isinstance(child, nn.Sequential) or hasattr(child, "blocks") for child in children):
-                return [f"{parent}.{i}" for i in range(len(children))]
-    raise ValueError(
-        f"{type(net).__name__} has no stages that attention can be put into by number; "
-        "name the modules instead (at=[...])"
-    )
+    def act(self, _module: nn.Module, _inputs: tuple[Any, ...], output: Tensor) -> Tensor:
+        out: Tensor = self.attention(output.permute(0, 3, 1, 2))
+        return out.permute(0, 2, 3, 1)
 
 
-def _branch_ends(net: nn.Module, stage: str) -> Iterator[str]:
-    """Last normalisation of each residual block of a stage: where the branch ends, before the shortcut is added."""
-    for block_name, block in net.get_submodule(stage).named_children():
-        norms = [
-            name
-            for name, child in block.named_children()
-            if isinstance(child, (nn.modules.batchnorm._BatchNorm, nn.GroupNorm))
-        ]
-        if not norms:
+class _AfterTokens(_After):
+    """The same for tokens (B, prefix + h·w, C): those in front (class, registers) are not of the grid and stay."""
+
+    grid: tuple[int, int]
+
+    def note_grid(self, _module: nn.Module, _inputs: tuple[Any, ...], patches: Tensor) -> None:
+        """Forward hook on what makes the patches: tokens alone do not tell h from w."""
+        self.grid = (patches.shape[-2], patches.shape[-1])
+
+    def act(self, _module: nn.Module, _inputs: tuple[Any, ...], output: Tensor) -> Tensor:
+        prefix = output.shape[1] - self.grid[0] * self.grid[1]
+        if prefix < 0:
             raise ValueError(
-                f"block {stage}.{block_name} ({type(block).__name__}) does not end in a batch or group norm; "
-                "use at='stage' or name the modules (at=[...])"
+                f"module {self.place!r} has fewer tokens than the grid of {self.grid[0]} × {self.grid[1]} patches; "
+                "attention on the grid needs all of them, so do not drop patches"
             )
-        yield f"{stage}.{block_name}.{norms[-1]}"
+        maps = output[:, prefix:].transpose(1, 2).reshape(output.shape[0], -1, *self.grid)
+        tokens = self.attention(maps).flatten(2).transpose(1, 2)
+        return torch.cat((output[:, :prefix], tokens), dim=1)
 
 
-def _places(net: nn.Module, at: str | Sequence[str], stages: Sequence[int] | None) -> list[str]:
-    if not isinstance(at, str):
-        if stages is not None:
-            raise ValueError("stages number the places of at='block' and at='stage'; with module names leave them out")
-        return list(at)
-    if at not in ("stage", "block"):
-        raise ValueError(f"at={at!r} is not known; use 'stage', 'block' or a list of module names")
-    available = stage_names(net)
-    wanted = range(1, len(available) + 1) if stages is None else stages
-    wrong = [number for number in wanted if not 1 <= number <= len(available)]
-    if wrong:
-        raise ValueError(f"stages {wrong} do not exist: {type(net).__name__} has stages 1 to {len(available)}")
-    chosen = [available[number - 1] for number in wanted]
-    return chosen if at == "stage" else [name for stage in chosen for name in _branch_ends(net, stage)]
-
-
-@torch.no_grad()
-def _channels(net: nn.Module, places: Sequence[str], size: int) -> dict[str, int]:
-    """Channel count behind each place, from one small forward pass that leaves the net as it was."""
-    seen: dict[str, int] = {}
-
-    def listen(name: str) -> Callable[..., None]:
-        def hook(_module: nn.Module, _inputs: tuple[Any, ...], output: Any) -> None:  # noqa: ANN401
-            if not isinstance(output, Tensor) or output.ndim != 4:
-                raise ValueError(f"module {name!r} does not return a (B, C, H, W) map; attention cannot follow it")
-            seen[name] = output.shape[1]
-
-        return hook
-
-    try:
-        handles = [net.get_submodule(name).register_forward_hook(listen(name)) for name in places]
-    except AttributeError as error:
-        raise ValueError(f"attention cannot be inserted: {error}") from None
-    modes = {module: module.training for module in net.modules()}
-    net.eval()
-    try:
-        parameter = next(net.parameters())
-        net(torch.zeros(1, 3, size, size, device=parameter.device, dtype=parameter.dtype))
-    finally:
-        for handle in handles:
-            handle.remove()
-        for module, mode in modes.items():
-            module.training = mode
-    return seen
+def inserted(net: nn.Module) -> dict[str, nn.Module]:
+    """Name of each module that attention was put behind, to the new module; empty if there is none."""
+    home = getattr(net, HOME, None)
+    afters = [] if home is None else [cast(_After, child) for child in home.children()]
+    return {after.place: after for after in afters}
 
 
 def insert_attention(
@@ -125,64 +78,172 @@ def insert_attention(
     name: str = "cbam",
     at: str | Sequence[str] = "block",
     stages: Sequence[int] | None = None,
-    gate: str = "identity",
-    probe_size: int = 64,
+    gate: str | None = "identity",
+    image_size: tuple[int, int] | None = None,
     **options: Any,  # noqa: ANN401
 ) -> nn.Module:
-    """Insert an attention mechanism into a net, in place.
+    """Insert an attention mechanism into a net, in place. A compiled net is compiled anew at its next call.
 
     Args:
         net: A timm or torchvision image net that takes (B, 3, H, W).
-        name: A mechanism, see `temporal_attn.attention.names`.
-        at: ``block`` after the last normalisation of each residual branch, before the shortcut is added (where the
-            papers put it), ``stage`` after each stage, or names of modules whose output map it shall follow.
-        stages: Stage numbers from 1; None means all. Only for ``block`` and ``stage``.
-        gate: See `gates`. The default leaves a pretrained net's outputs unchanged at the start.
-        probe_size: Side in pixels of the blank image that is sent through once to learn the channel counts.
+        name: A mechanism, see `temporal_attn.attention.names`, or the path of a class ``package.module.Class``.
+        at: Where, in every block or stage that is asked for:
+
+            - ``block`` after the whole block. Every family has it; in a DenseNet it is the dense block.
+            - ``norm`` after the last normalisation of the residual branch, before the shortcut is added: where the
+              papers of SE, CBAM and ECA put it. Not in a DenseNet, nor where the normalisation is channels-last.
+            - ``conv`` after the last spatial convolution (larger than 1×1) of the branch, as coordinate attention in
+              MobileNets. Blocks without one are passed over.
+            - ``stage`` after the whole stage.
+            - Names of modules whose output it shall follow: maps (B, C, h, w) or (B, h, w, C), or tokens of a grid.
+        stages: Stage numbers from 1; None means all. In a vision transformer, four equal groups of blocks count as
+            its stages; where it answers by its class token, nothing reads what attention does after the last block.
+            Not together with names.
+        gate: See `gates`. The default leaves a pretrained net's outputs unchanged at the start. None makes the
+            mechanism without a gate argument, for classes of other packages that know none.
+        image_size: Height and width in pixels of the blank image that is sent through once to learn what comes out at
+            each place; None takes the size that the net was made for, or a small one if it takes any.
         options: Further arguments of the mechanism, such as ``reduction=8``.
 
     Returns:
         The same net.
 
     Raises:
-        ValueError: Attention was inserted before, or the net has no such place.
+        ValueError: Attention was inserted before, the net has no such place, or the mechanism does not fit there.
+
+    Example:
+        >>> net = insert_attention(timm.create_model("resnet50"), "se", at="norm", stages=(3, 4))  # doctest: +SKIP
     """
+    whole, net = net, uncompiled(net)
     if hasattr(net, HOME):
         raise ValueError(f"{type(net).__name__} has attention already; call remove_attention first")
     if isinstance(net, nn.Sequential):
         raise ValueError("a bare nn.Sequential would run the attention as one more layer; wrap it in a module")
-    places = _places(net, at, stages)
-    if len(set(places)) < len(places):
-        raise ValueError(f"a place is named twice in {places}; attention follows a module once")
-    channels = _channels(net, places, probe_size)
-    unreached = [place for place in places if place not in channels]
-    if unreached:
-        raise ValueError(
-            f"modules {unreached} are not used in the net's forward pass; attention there would do nothing"
-        )
-    home = nn.ModuleDict()
-    reference = next(net.parameters())
-    for place in places:
-        after = _After(build(name, channels[place], gate=gate, **options).to(reference.device, reference.dtype))
-        home[place.replace(".", "_")] = after
-        net.get_submodule(place).register_forward_hook(after.act)
-    net.add_module(HOME, home)
-    return net
+    if gate is not None:
+        options["gate"] = gate
+    patches = patch_convolution(net)
+    chosen = places(net, at, stages)
+    size = image_size or _image_size(net)
+    shapes = _output_shapes(net, chosen if patches is None else [*chosen, patches], size)
+    like = next(net.parameters(), torch.empty(0))
+    home = nn.Module()
+    for place, key in _keys(chosen).items():
+        wrap, channels = _layout(net, place, shapes, patches, size)
+        attention = build(name, channels, **options).to(like.device, like.dtype)
+        home.add_module(key, wrap(place, attention))
+    # From here on nothing fails: a net that was refused is as it was.
+    for after in cast(list[_After], list(home.children())):
+        net.get_submodule(after.place).register_forward_hook(after.act)
+        if isinstance(after, _AfterTokens) and patches is not None:
+            after.grid = shapes[patches][2], shapes[patches][3]
+            net.get_submodule(patches).register_forward_hook(after.note_grid)
+    net.add_module(HOME, home.train(net.training))
+    forget_compiled_code()
+    return whole
 
 
 def remove_attention(net: nn.Module) -> nn.Module:
     """Take inserted attention out again; the net computes what it computed before.
 
+    Returns:
+        The same net.
+
     Raises:
         ValueError: No attention was inserted.
     """
-    home = getattr(net, HOME, None)
-    if home is None:
+    whole, net = net, uncompiled(net)
+    afters = set(inserted(net).values())
+    if not afters:
         raise ValueError(f"{type(net).__name__} has no inserted attention")
-    afters = set(home.children())
     for module in net.modules():
         for key, hook in list(module._forward_hooks.items()):
             if getattr(hook, "__self__", None) in afters:
                 del module._forward_hooks[key]
     delattr(net, HOME)
-    return net
+    forget_compiled_code()
+    return whole
+
+
+def _keys(chosen: Sequence[str]) -> dict[str, str]:
+    """Place to its key in the state dict: ``layer3.0.bn2`` is ``layer3_0_bn2``, unless another place would be too."""
+    short = {place: place.replace(".", "_") for place in chosen}
+    uses = Counter(short.values())
+    return {place: key if uses[key] == 1 else place.replace(".", "/") for place, key in short.items()}
+
+
+def _image_size(net: nn.Module) -> tuple[int, int]:
+    """Height and width that a net was made for; small and not square for one that takes any."""
+    # timm's transformers, torchvision's, and timm's other nets that are made for one size
+    size = getattr(getattr(net, "patch_embed", None), "img_size", None) or getattr(net, "image_size", None)
+    config: dict[str, Any] = getattr(net, "pretrained_cfg", None) or {}
+    if size is None and config.get("fixed_input_size"):
+        size = config["input_size"][1:]
+    if size is None:
+        return (64, 96)
+    return (size, size) if isinstance(size, int) else (size[0], size[1])
+
+
+@torch.no_grad()
+def _output_shapes(net: nn.Module, names: Sequence[str], size: tuple[int, int]) -> dict[str, tuple[int, ...]]:
+    """Shape of what comes out of modules, from one forward pass that leaves the net as it was."""
+    shapes: dict[str, tuple[int, ...]] = {}
+
+    def listen(name: str) -> Callable[..., None]:
+        def hook(_module: nn.Module, _inputs: tuple[Any, ...], output: Any) -> None:  # noqa: ANN401
+            shapes[name] = tuple(output.shape) if isinstance(output, Tensor) else ()
+
+        return hook
+
+    try:
+        modules = {name: net.get_submodule(name) for name in names}
+    except AttributeError as error:
+        raise ValueError(f"attention cannot be inserted: {error}") from None
+    handles = [module.register_forward_hook(listen(name)) for name, module in modules.items()]
+    modes = {module: module.training for module in net.modules()}
+    net.eval()
+    like = next(net.parameters(), torch.empty(0))
+    try:
+        with run_uncompiled():
+            net(torch.zeros(1, 3, *size, device=like.device, dtype=like.dtype))
+    except (AssertionError, RuntimeError, TypeError, ValueError) as error:
+        reason = str(error).strip().split("\n")[0]
+        raise ValueError(
+            f"{type(net).__name__} does not take a blank image (1, 3, {size[0]}, {size[1]}): {reason}; "
+            "pass image_size=(height, width)"
+        ) from None
+    finally:
+        for handle in handles:
+            handle.remove()
+        for module, mode in modes.items():
+            module.training = mode
+    unreached = [name for name in names if name not in shapes]
+    if unreached:
+        raise ValueError(
+            f"modules {unreached} are not used in the net's forward pass; attention there would do nothing"
+        )
+    return shapes
+
+
+def _layout(
+    net: nn.Module,
+    place: str,
+    shapes: dict[str, tuple[int, ...]],
+    patches: str | None,
+    size: tuple[int, int],
+) -> tuple[type[_After], int]:
+    """How attention has to follow a module, and the number of channels there."""
+    shape = shapes[place]
+    if len(shape) == 4:
+        # The two axes in the image's aspect ratio are those of the map; where that leaves it open, the net says it.
+        _, one, two, three = shape
+        last, first = abs(one * size[1] - two * size[0]), abs(two * size[1] - three * size[0])
+        if last < first or (last == first and getattr(net, "output_fmt", None) == "NHWC"):
+            return _AfterChannelsLast, three
+        return _After, one
+    if len(shape) == 3 and patches is not None and shape[1] >= shapes[patches][-2] * shapes[patches][-1]:
+        return _AfterTokens, shape[2]
+    found = f"a tensor of shape {shape}" if shape else "something else"
+    raise ValueError(
+        f"module {place!r} does not return a (B, C, H, W) map, nor the tokens of a vision transformer's grid, but "
+        f"{found}; attention cannot follow it"
+    )

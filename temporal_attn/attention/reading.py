@@ -11,8 +11,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Protocol, cast
 
-import torch
 from torch import Tensor, nn
+
+from temporal_attn.attention.compiled import run_uncompiled, uncompiled
 
 __all__ = ["ShowsWeights", "attention_maps", "record_attention"]
 
@@ -39,7 +40,8 @@ def record_attention(net: nn.Module) -> Iterator[dict[str, Tensor]]:
 
     Args:
         net: A net with attention, or an attention module itself. Where it is compiled, it runs uncompiled meanwhile,
-            because compiled code has no place to listen at.
+            because compiled code has no place to listen at. Where it recomputes activations (gradient checkpointing),
+            the backward pass belongs inside too.
 
     Yields:
         Name of each module to its weights, filled by every forward pass; the last pass counts.
@@ -56,14 +58,13 @@ def record_attention(net: nn.Module) -> Iterator[dict[str, Tensor]]:
 
         return hook
 
-    net = getattr(net, "_orig_mod", net)  # torch.compile(net) wraps it; names are those of the net itself
     handles = [
-        module.register_forward_hook(listen(name, cast(ShowsWeights, module)))
-        for name, module in net.named_modules()
+        module.register_forward_hook(listen(name.replace("_orig_mod.", ""), cast(ShowsWeights, module)))
+        for name, module in uncompiled(net).named_modules()
         if hasattr(module, "attention_weights")
     ]
     try:
-        with torch.compiler.set_stance("force_eager"):
+        with run_uncompiled():
             yield maps
     finally:
         for handle in handles:

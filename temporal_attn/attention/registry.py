@@ -5,13 +5,24 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from functools import cache
-from importlib import import_module
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
 from torch import nn
 
+from temporal_attn.attention.branch import SelectiveKernel, SplitAttention
 from temporal_attn.attention.cbam import CBAM
+from temporal_attn.attention.channel import ECA, SE, ChannelGate
+from temporal_attn.attention.context import GlobalContext
+from temporal_attn.attention.coordinate import CoordAttention
+from temporal_attn.attention.dual import DualAttention, DualChannelAttention, DualPositionAttention
+from temporal_attn.attention.mixed import BAM, SCSE
+from temporal_attn.attention.non_local import NonLocal
+from temporal_attn.attention.pyramid import ASPP, PFA
+from temporal_attn.attention.query import QueryKeyValue
+from temporal_attn.attention.second_order import SOCA
+from temporal_attn.attention.spatial import CBAMSpatialGate, Conv1x1Gate
+from temporal_attn.attention.stn import SpatialTransformer
 
 __all__ = ["ENTRY_POINTS", "build", "find", "names"]
 
@@ -19,7 +30,33 @@ ENTRY_POINTS = "temporal_attn.attention"
 """Group of entry points by which an installed package adds mechanisms: name = "module:Class"."""
 
 _REGISTRY: dict[str, Callable[..., nn.Module]] = {
+    # channels
+    "se": SE,
+    "eca": ECA,
+    "soca": SOCA,
+    "coord": CoordAttention,
+    "gc": GlobalContext,
+    "channel_gate": ChannelGate,
+    # places
+    "conv1x1": Conv1x1Gate,
+    "cbam_spatial": CBAMSpatialGate,
+    "stn": SpatialTransformer,
+    # both
+    "bam": BAM,
+    "scse": SCSE,
     "cbam": CBAM,
+    # self-attention on maps
+    "nonlocal": NonLocal,
+    "position_attention": DualPositionAttention,
+    "channel_attention": DualChannelAttention,
+    "danet": DualAttention,
+    "qkv": QueryKeyValue,
+    # branches
+    "sk": SelectiveKernel,
+    "split": SplitAttention,
+    # scales
+    "aspp": ASPP,
+    "pfa": PFA,
 }
 
 
@@ -32,24 +69,29 @@ def find(name: str) -> Callable[..., nn.Module]:
     """Class of a mechanism.
 
     Args:
-        name: One of `names`, or the path of a class: ``package.module.Class``.
+        name: One of `names`, or the path of a class: ``package.module.Class``. Names of this package come first:
+            another package cannot take them.
 
     Raises:
-        ValueError: Nothing has that name, or what has it cannot be imported.
+        ValueError: Nothing has that name, what has it cannot be imported, or it is not a class of modules.
     """
     if name in _REGISTRY:
         return _REGISTRY[name]
-    elsewhere = _registered_elsewhere()
-    path = elsewhere.get(name, name)
-    module, _, attribute = path.replace(":", ".").rpartition(".")
-    if not module:
-        raise ValueError(
-            f"attention {name!r} is not known; choose one of: {', '.join(names())}; or give the path of a class"
-        )
+    point = _registered_elsewhere().get(name)
+    if point is None:
+        module, _, attribute = name.rpartition(".")
+        if not module:
+            raise ValueError(
+                f"attention {name!r} is not known; choose one of: {', '.join(names())}; or give the path of a class"
+            )
+        point = EntryPoint(name, f"{module}:{attribute}", ENTRY_POINTS)
     try:
-        found: Callable[..., nn.Module] = getattr(import_module(module), attribute)
+        found = point.load()
     except (ImportError, AttributeError) as error:
-        raise ValueError(f"attention {name!r} cannot be imported from {path!r}: {error}") from None
+        raise ValueError(f"attention {name!r} cannot be imported from {point.value!r}: {error}") from None
+    # A path may come with a checkpoint: what is called has to be a layer, not any function of any package.
+    if not (isinstance(found, type) and issubclass(found, nn.Module)):
+        raise ValueError(f"attention {name!r} must be a class of torch.nn.Module, but {point.value!r} is {found!r}")
     return found
 
 
@@ -74,11 +116,13 @@ def build(name: str, channels: int, **options: Any) -> nn.Module:  # noqa: ANN40
     try:
         signature.bind(channels, **options)
     except TypeError as error:
-        known = ", ".join(list(signature.parameters)[1:])
-        raise ValueError(f"attention {name!r}: {error}; it takes: {known}") from None
+        known = list(signature.parameters)[1:]
+        no_gate = "gate" in options and "gate" not in known
+        reason = "it knows no gate, so insert it with gate=None (attention_gate: null)" if no_gate else error
+        raise ValueError(f"attention {name!r}: {reason}; it takes: {', '.join(known)}") from None
     return make(channels, **options)
 
 
 @cache
-def _registered_elsewhere() -> dict[str, str]:
-    return {point.name: point.value for point in entry_points(group=ENTRY_POINTS)}
+def _registered_elsewhere() -> dict[str, EntryPoint]:
+    return {point.name: point for point in entry_points(group=ENTRY_POINTS)}
