@@ -105,10 +105,12 @@ class ScaleWeights(nn.Module):
 class MultiScaleFusion(nn.Module):
     """Weighted sum of the maps of several stages, brought to one width and one size.
 
+    Paper: for the ``selective`` weights, with scales in the place of kernels: Li, Wang, Hu and Yang, "Selective Kernel
+        Networks", CVPR 2019. https://arxiv.org/abs/1903.06586
+
     Equation: y = Σ_s w_s ⊙ up(BN(W_s x_s)), w = softmax over the scales, which starts at 1/S
 
-    Place: over the last stages of a backbone, instead of its last map alone. Li et al., "Selective Kernel Networks",
-        CVPR 2019, is the source of the ``selective`` weights, with scales in the place of kernels.
+    Place: over the last stages of a backbone, instead of its last map alone.
 
     Args:
         channels: C of each map, from the finest to the coarsest, such as those of C3, C4 and C5.

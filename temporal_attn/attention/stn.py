@@ -131,7 +131,8 @@ class SpatialTransformer(nn.Module):
         transform: ``affine`` all six entries of θ, ``similarity`` isotropic scale, rotation and translation,
             ``attention`` isotropic scale and translation.
         num_frames: How many consecutive maps of a four-dimensional batch form a clip. The default takes each map as an
-            image of its own; a clip's frames share one transform, or one that is smooth over time.
+            image of its own; a clip's frames share one transform, or one that is smooth over time. Clips must be full:
+            a video model that leaves padding out of the batch needs ``repeat_short`` clips.
         smoothing: None gives one transform a clip; a number gives one a frame, smoothed over time by a Gaussian of that
             standard deviation in frames.
         padding: What lies outside the map: ``border`` its outermost cells, ``zeros`` or ``reflection``.
