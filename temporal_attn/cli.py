@@ -62,6 +62,18 @@ _COMMANDS = {
         "the file",
     ),
     "demo": _Command("temporal_attn.demo", "run_demo", "everything on the embedded data set, in some minutes"),
+    "doctor": _Command(
+        "datamodules.doctor",
+        "run_doctor",
+        "say what is wrong with a data set: damage, duplicates, leaks between splits",
+        "root",
+        "the folder that holds the videos",
+    ),
+    "bench decode": _Command(
+        "temporal_attn.bench.decode",
+        "bench_decode",
+        "readers of video: CPU time by kind of file, and whether the frames are the right ones",
+    ),
     "bench attention": _Command(
         "temporal_attn.bench.attention",
         "bench_attention",
