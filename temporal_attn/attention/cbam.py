@@ -45,8 +45,8 @@ class ChannelLogits(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Logits (B, C, 1, 1) of maps (B, C, H, W)."""
         # The weights are those of 1×1 convolutions, as in published checkpoints, but a convolution of one place takes
-        # five times as long as a matrix product. One product makes both hidden layers, and because the MLP is linear
-        # after its ReLU, they are summed before `up`.
+        # 1.5 to 8 times as long as a matrix product. One product makes both hidden layers, and because the MLP is
+        # linear after its ReLU, they are summed before `up`.
         hidden = torch.relu(linear(mean_and_max(x), self.down.weight.flatten(1), self.down.bias)).sum(1)
         twice = None if self.up.bias is None else 2 * self.up.bias
         return linear(hidden, self.up.weight.flatten(1), twice)[:, :, None, None]

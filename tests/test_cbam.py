@@ -223,3 +223,26 @@ def test_compiled_by_inductor_equals_eager() -> None:
     x = torch.randn(2, 16, 8, 8)
     compiled = torch.compile(module, fullgraph=True)
     torch.testing.assert_close(compiled(x), module(x), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("order", ORDERS)
+def test_without_gradients_it_computes_the_same_and_leaves_its_input_alone(order: str, layout: torch.memory_format):
+    module = randomise(CBAM(16, reduction=4, order=order)).eval()
+    x = maps(2, 16, 8, 6).contiguous(memory_format=layout)
+    kept = x.clone()
+    with torch.no_grad():
+        out = module(x)
+    assert torch.equal(x, kept)
+    torch.testing.assert_close(out, module(x.requires_grad_()).detach())
+    assert out.is_contiguous(memory_format=layout)
+
+
+@pytest.mark.parametrize("kernel_size", [1, 3, 7])
+@pytest.mark.parametrize("size", [(1, 1), (2, 9), (8, 6)])  # also maps that are smaller than the kernel
+def test_rows_of_the_kernel_make_its_convolution(kernel_size: int, size: tuple[int, int]):
+    module = randomise(SpatialLogits(kernel_size)).eval()
+    assert isinstance(module, SpatialLogits)
+    x = maps(3, 8, *size)
+    pooled = torch.cat((x.mean(1, keepdim=True), x.amax(1, keepdim=True)), 1)
+    torch.testing.assert_close(module(x), module.norm(module.conv(pooled)), atol=1e-5, rtol=1e-5)

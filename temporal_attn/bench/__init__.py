@@ -1,0 +1,1 @@
+"""What `temporal-attn bench` measures; each suite compares paired in one run, and says how sure it is."""

@@ -1,0 +1,254 @@
+"""`temporal-attn bench attention`: what each mechanism costs beside timm, torchvision and the paper's equations.
+
+The same weights and the same maps go through ours and the reference, in turns. Maps are those of the four stages of
+ResNet-50 for 8 frames of 224² where a mechanism goes into every stage, and those of the third stage where it does not.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from temporal_attn.attention import insert_attention
+from temporal_attn.attention import names as known_mechanisms
+from temporal_attn.bench.attention_references import Reference, references
+from temporal_attn.bench.roof import memory_roof
+from temporal_attn.bench.timing import Times, check_writable, cpp_compiler, interleave, machine, ratio, write_json
+from temporal_attn.types import UserError
+
+__all__ = ["bench_attention"]
+
+SCHEMA = "temporal-attn/bench-attention/1"
+MODES = ("eager", "compiled")
+STAGES = ((8, 256, 56, 56), (8, 512, 28, 28), (8, 1024, 14, 14), (8, 2048, 7, 7))
+IMAGES = (8, 3, 224, 224)
+
+_EVERY_STAGE = {"bam", "cbam", "cbam_spatial", "channel_gate", "conv1x1", "coord", "eca", "gc", "scse", "se"}
+_NARROW = {"torchvision aspp": (8, 256, 14, 14)}  # at full width its convolutions cost as much as a whole net
+_NET_ROUNDS = 5
+"""Rounds of a whole net; a single one takes seconds and so has little noise."""
+
+
+class _Pair(NamedTuple):
+    """One comparison, timed: what a row says of it, and milliseconds of both in each round."""
+
+    row: dict[str, Any]
+    ours: Times
+    theirs: Times
+
+
+def bench_attention(
+    json: str | None = None,
+    names: list[str] | None = None,
+    modes: list[str] | None = None,
+    rounds: int = 20,
+    net: bool = True,
+    seed: int = 0,
+) -> int:
+    """Measure attention mechanisms against timm, torchvision and the papers' equations, one thread each.
+
+    The table goes to stdout, progress to stderr. Without a C++ compiler nothing can be compiled for a CPU; those rows
+    are left out, and the JSON says why.
+
+    Args:
+        json: File for the results, as JSON.
+        names: Mechanisms; null takes all.
+        modes: ``eager``, ``compiled``; null takes both. Compiled are the mechanisms that a library has too, CBAM at
+            all stages and the others at one, because each takes the compiler some seconds.
+        rounds: How often each pair is measured.
+        net: Whether to measure ResNet-50 with CBAM in every block against the net without it.
+        seed: Of weights, maps, the order of turns and the bootstrap.
+
+    Returns:
+        Exit status 0.
+
+    Raises:
+        UserError: A name, a mode or rounds is wrong, or the JSON file cannot be written.
+    """
+    if rounds < 1:
+        raise UserError(f"rounds: {rounds}; give a positive number")
+    chosen, modes = _chosen("names", names, known_mechanisms()), _chosen("modes", modes, MODES)
+    if json is not None:
+        check_writable(json)
+    skipped = []
+    if "compiled" in modes and cpp_compiler() is None:
+        modes.remove("compiled")
+        skipped.append({"mode": "compiled", "reason": "no C++ compiler found: install g++, or set CXX"})
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # CPU time of several threads holds their waiting for each other
+    torch.manual_seed(seed)
+    try:
+        rows = [row for name in chosen for row in _mechanism_rows(name, modes, rounds, seed)]
+        if net and "cbam" in chosen:
+            rows += _net_rows(modes, min(rounds, _NET_ROUNDS), seed)
+        roofs = [memory_roof(), memory_roof(block_bytes=4 * int(np.prod(STAGES[0])))]
+    finally:
+        torch.set_num_threads(threads)
+    _print_table(rows)
+    for entry in skipped:
+        print(f"{entry['mode']} left out: {entry['reason']}", file=sys.stderr)
+    if json is not None:
+        described = machine("torch", "torchvision", "timm", "numpy")
+        write_json(json, SCHEMA, machine=described, roofs=roofs, threads=1, rounds=rounds, skipped=skipped, rows=rows)
+    return 0
+
+
+def _chosen(argument: str, wanted: Sequence[str] | None, known: Sequence[str]) -> list[str]:
+    unknown = [name for name in wanted or () if name not in known]
+    if unknown:
+        raise UserError(f"{argument}: {', '.join(unknown)} not known; choose from: {', '.join(known)}")
+    return list(known if wanted is None else wanted)
+
+
+def _mechanism_rows(name: str, modes: Sequence[str], rounds: int, seed: int) -> Iterator[dict[str, Any]]:
+    """Rows of one mechanism: each of its references at each stage, and the sum over all four."""
+    stages = STAGES if name in _EVERY_STAGE else STAGES[2:3]
+    sources = [reference.source for reference in references(name, STAGES[0][1])]
+    for place, source in enumerate(sources):
+        pairs: list[_Pair] = []
+        narrow = _NARROW.get(f"{source} {name}")
+        for shape in stages if narrow is None else [narrow]:
+            print(f"{name} against {source}, {shape}", file=sys.stderr)
+            reference = references(name, shape[1])[place]
+            x = torch.randn(shape).contiguous(memory_format=torch.channels_last)
+            _check_equal(name, reference, x)
+            pairs += _stage_pairs(name, reference, x, modes, rounds, seed)
+        yield from (_finished(pair, seed) for pair in pairs)
+        if len(stages) > 1:
+            yield from (_finished(pair, seed) for pair in _sums(pairs, len(stages)))
+
+
+def _stage_pairs(
+    name: str, reference: Reference, x: Tensor, modes: Sequence[str], rounds: int, seed: int
+) -> Iterator[_Pair]:
+    row = _row(name, reference.source, reference.ours, x) | {"scope": "stage"}
+    compiles = reference.source != "literal" and (name == "cbam" or x.shape in (STAGES[2], *_NARROW.values()))
+    shown = [mode for mode in modes if mode == "eager" or compiles]
+    yield from _timed(row, reference.ours, reference.theirs, x, shown, rounds, seed)
+    if "eager" in modes:
+        yield _timed_training(row, reference, x, rounds, seed)
+
+
+def _timed(
+    row: dict[str, Any], ours: nn.Module, theirs: nn.Module, x: Tensor, modes: Sequence[str], rounds: int, seed: int
+) -> Iterator[_Pair]:
+    """Forward passes of both in each mode, all in turns; compiled ours also stands against the eager reference."""
+    calls: dict[str, Callable[[], object]] = {}
+    for mode in modes:
+        for who, module in (("ours", ours), ("theirs", theirs)):
+            calls[f"{who} {mode}"] = partial(torch.compile(module, dynamic=False) if mode == "compiled" else module, x)
+    torch.compiler.reset()  # code of the shapes before would count against the limit of recompilations
+    times = interleave(calls, rounds, seed, torch.no_grad())
+    for mode in modes:
+        for other in modes:
+            if (mode, other) != ("eager", "compiled"):
+                kind = {"mode": mode, "reference_mode": other, "pass": "forward"}
+                yield _Pair(row | kind, times[f"ours {mode}"], times[f"theirs {other}"])
+
+
+def _timed_training(row: dict[str, Any], reference: Reference, x: Tensor, rounds: int, seed: int) -> _Pair:
+    leaf, upstream = x.clone().requires_grad_(), torch.randn_like(x)
+
+    def step(module: nn.Module) -> None:
+        torch.autograd.backward(module(leaf), upstream)
+        leaf.grad = None
+        module.zero_grad()
+
+    calls = {"ours": partial(step, reference.ours), "theirs": partial(step, reference.theirs)}
+    times = interleave(calls, rounds, seed, torch.enable_grad())
+    kind = {"mode": "eager", "reference_mode": "eager", "pass": "forward+backward"}
+    return _Pair(row | kind, times["ours"], times["theirs"])
+
+
+def _sums(pairs: Sequence[_Pair], stages: int) -> Iterator[_Pair]:
+    """Sums over the stages, round by round, of the comparisons that every stage has."""
+    kinds: dict[tuple[str, ...], list[_Pair]] = defaultdict(list)
+    for pair in pairs:
+        kinds[tuple(pair.row[key] for key in ("mode", "reference_mode", "pass"))].append(pair)
+    for same in kinds.values():
+        if len(same) == stages:
+            row = same[0].row | {"scope": "sum", "shape": [pair.row["shape"] for pair in same]}
+            row |= {key: sum(pair.row[key] for pair in same) for key in ("flops", "params")}
+            yield _Pair(row, np.sum([pair.ours for pair in same], 0), np.sum([pair.theirs for pair in same], 0))
+
+
+def _net_rows(modes: Sequence[str], rounds: int, seed: int) -> Iterator[dict[str, Any]]:
+    """ResNet-50 with CBAM in every block, where the paper puts it, against the net without it."""
+    from timm import create_model
+
+    print("ResNet-50 with cbam in every block against ResNet-50", file=sys.stderr)
+    torch.manual_seed(seed)
+    plain = create_model("resnet50").eval()
+    attended = create_model("resnet50")
+    attended.load_state_dict(plain.state_dict())
+    insert_attention(attended, "cbam", at="norm", gate="sigmoid").eval()
+    plain, attended = (net.to(memory_format=torch.channels_last) for net in (plain, attended))
+    x = torch.randn(IMAGES).contiguous(memory_format=torch.channels_last)
+    row = _row("cbam", "resnet50", attended, x) | {"scope": "net"}
+    for mode in modes:  # in one mode at a time: eager against compiled would compare the convolutions
+        for pair in _timed(row, attended, plain, x, [mode], rounds, seed):
+            yield _finished(pair, seed)
+
+
+def _row(name: str, source: str, module: nn.Module, x: Tensor) -> dict[str, Any]:
+    """What a row says of who is compared; flops count matrix products and convolutions, a multiply-add as two."""
+    counter = FlopCounterMode(display=False)
+    with torch.no_grad(), counter:
+        module(x)
+    return {
+        "name": name,
+        "reference": source,
+        "dtype": str(x.dtype).removeprefix("torch."),
+        "layout": "channels_last",
+        "shape": list(x.shape),
+        "flops": counter.get_total_flops(),
+        "params": sum(parameter.numel() for parameter in module.parameters()),
+    }
+
+
+def _finished(pair: _Pair, seed: int) -> dict[str, Any]:
+    value, low, high = ratio(pair.ours, pair.theirs, seed)
+    figures = {"ours_ms": float(np.median(pair.ours)), "reference_ms": float(np.median(pair.theirs))}
+    return pair.row | figures | {"ratio": value, "ratio_ci": [low, high]}
+
+
+@torch.no_grad()
+def _check_equal(name: str, reference: Reference, x: Tensor) -> None:
+    ours, theirs = reference.ours(x), reference.theirs(x)
+    error = float((ours - theirs).abs().max() / theirs.abs().max())
+    if error > 1e-3:
+        raise RuntimeError(f"{name} does not compute what its {reference.source} reference does: {error:.1e} apart")
+
+
+def _print_table(rows: Sequence[dict[str, Any]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title="CPU milliseconds, channels_last float32, paired; ratio below 1: ours takes less")
+    for name in ("name", "scope", "shape", "pass", "ours", "reference"):
+        table.add_column(name)
+    for name in ("ours ms", "ref. ms", "ratio", "95 %"):
+        table.add_column(name, justify="right")
+    for row in rows:
+        low, high = row["ratio_ci"]
+        table.add_row(
+            row["name"],
+            row["scope"],
+            "4 stages" if row["scope"] == "sum" else "×".join(map(str, row["shape"])),
+            row["pass"],
+            row["mode"],
+            f"{row['reference']} {row['reference_mode']}",
+            f"{row['ours_ms']:.2f}",
+            f"{row['reference_ms']:.2f}",
+            f"{row['ratio']:.2f}",
+            f"{low:.2f} to {high:.2f}",
+        )
+    Console(width=140 if not sys.stdout.isatty() else None).print(table)

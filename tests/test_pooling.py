@@ -1,0 +1,52 @@
+"""Both poolings over space against numpy, in every form that they take."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from mechanisms import maps
+
+from temporal_attn.attention.pooling import mean_and_max
+
+LAYOUTS = [torch.contiguous_format, torch.channels_last]
+SIZES = [(1, 1), (1, 5), (7, 5), (8, 8), (11, 11), (14, 14), (3, 13)]  # 11 · 11 and 3 · 13 do not divide into 8 runs
+
+
+@pytest.mark.parametrize("gradient", [False, True])
+@pytest.mark.parametrize("compiled", [False, True])
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("size", SIZES)
+def test_is_what_numpy_says(size: tuple[int, int], layout: torch.memory_format, compiled: bool, gradient: bool):
+    x = (maps(3, 20, *size) - 4).contiguous(memory_format=layout)  # all below zero: a maximum that starts at 0 shows
+    call = torch.compile(mean_and_max, backend="eager", fullgraph=True, dynamic=False) if compiled else mean_and_max
+    flat = x.numpy().reshape(3, 20, -1)
+    out = call(x.requires_grad_(gradient)).detach()
+    np.testing.assert_allclose(out, np.stack((flat.mean(2), flat.max(2)), 1), rtol=1e-5, atol=1e-6)
+    torch.compiler.reset()
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("compiled", [False, True])
+def test_gradient_is_that_of_finite_differences(layout: torch.memory_format, compiled: bool):
+    x = maps(2, 3, 4, 5).double().contiguous(memory_format=layout).requires_grad_()
+    call = torch.compile(mean_and_max, backend="eager", fullgraph=True, dynamic=False) if compiled else mean_and_max
+    assert torch.autograd.gradcheck(call, (x,))
+    torch.compiler.reset()
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_ties_share_one_gradient(layout: torch.memory_format):
+    x = torch.zeros(2, 3, 4, 4).contiguous(memory_format=layout).requires_grad_()
+    mean_and_max(x)[:, 1].sum().backward()
+    assert x.grad is not None
+    torch.testing.assert_close(x.grad.sum((2, 3)), torch.ones(2, 3))
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+def test_dtype_is_kept_and_sums_are_wide(dtype: torch.dtype, layout: torch.memory_format):
+    x = (maps(2, 8, 32, 32).to(dtype) + 16).contiguous(memory_format=layout)  # 1024 numbers of 16: too many for bf16
+    out = mean_and_max(x)
+    assert out.dtype == dtype
+    torch.testing.assert_close(out[:, 0].double(), x.double().mean((2, 3)), rtol=5e-3, atol=0)
