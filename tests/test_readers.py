@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 
 from datamodules.readers import choose_engine, describe_engines, open_reader, select, source, summarise_engines
 from datamodules.readers.base import scaled_size
-from datamodules.readers.source import CodedPacket, PacketSource, display_order, mpeg4_display_order
+from datamodules.readers.order import CodedPacket, display_order, mpeg4_display_order
+from datamodules.readers.source import PacketSource
 from temporal_attn.types import UserError, VideoError
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
@@ -166,7 +167,7 @@ def test_mpeg4_order_is_what_the_decoder_does(tmp_path, b_frames):
     packets.scan()
     order = display_order(packets.packets, packets.stream)
     with open_reader(path, "pyav") as reader:
-        assert order == reader._decoded_order()
+        assert order == reader.index.order.tolist()
     packets.close()
 
 

@@ -26,6 +26,7 @@ __all__ = [
     "set_edit_start",
     "write_audio_only",
     "write_empty",
+    "write_streams",
     "write_text",
     "write_truncated",
     "write_video",
@@ -88,6 +89,7 @@ def write_video(
     rotation: int = 0,
     times: Sequence[float] | None = None,
     pix_fmt: str = "yuv420p",
+    pixel_aspect: Fraction | None = None,
 ) -> Path:
     """Encode frames into a file whose suffix names the container.
 
@@ -102,6 +104,7 @@ def write_video(
         rotation: Degrees (90, 180 or 270) clockwise by which a player turns the stored frames; .mp4 and .mov only.
         times: Second at which each frame is shown (variable frame rate), instead of fps.
         pix_fmt: Pixel format in the file.
+        pixel_aspect: Width of a pixel by its height, None for a file that does not say.
 
     Returns:
         The path.
@@ -116,6 +119,8 @@ def write_video(
         stream.codec_context.max_b_frames = b_frames
         stream.codec_context.thread_count = 1
         stream.options = _encoder_options(codec, gop, b_frames)
+        if pixel_aspect is not None:
+            stream.codec_context.sample_aspect_ratio = pixel_aspect
         if times is not None:
             stream.codec_context.time_base = Fraction(1, _TICKS)
         tone = container.add_stream(_AUDIO_CODEC.get(path.suffix, "aac"), rate=48_000) if audio else None
@@ -130,6 +135,41 @@ def write_video(
     if rotation:
         _set_rotation(path, rotation)
     return path
+
+
+def write_streams(path: str | Path, videos: Sequence[np.ndarray], cover: np.ndarray | None = None) -> Path:
+    """Several H.264 streams in one file, and a picture that is none of them.
+
+    Args:
+        path: Where; a picture wants .mp4.
+        videos: (T, H, W, 3) uint8 RGB each.
+        cover: (H, W, 3) uint8 RGB, shown by players beside the title.
+
+    Returns:
+        The path.
+    """
+    with av.open(str(path), "w") as container:
+        picture = None
+        if cover is not None:
+            picture = container.add_stream("mjpeg", rate=1)
+            picture.disposition = av.stream.Disposition.attached_pic
+            picture.height, picture.width, picture.pix_fmt = *cover.shape[:2], "yuvj420p"
+        streams = []
+        for frames in videos:
+            stream = container.add_stream("libx264", rate=25)
+            stream.height, stream.width, stream.pix_fmt = *frames.shape[1:3], "yuv420p"
+            stream.options = _encoder_options("libx264", gop=12, b_frames=0)
+            streams.append(stream)
+        if picture is not None:
+            container.mux(picture.encode(av.VideoFrame.from_ndarray(cover, format="rgb24")))
+            container.mux(picture.encode(None))
+        for stream, frames in zip(streams, videos, strict=True):
+            for index, pixels in enumerate(frames):
+                frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
+                frame.pts = index
+                container.mux(stream.encode(frame))
+            container.mux(stream.encode(None))
+    return Path(path)
 
 
 def sequential_decode(path: str | Path) -> np.ndarray:

@@ -28,7 +28,7 @@ class Reader(Protocol):
 
     Attributes:
         path: The file.
-        engine: What decodes it: ``decord`` or ``pyav``.
+        engine: What decodes it: ``decord``, ``pyav``, ``torchcodec``, ``frames`` or ``array``.
         note: Why another engine than the wanted one reads the file, in words; empty where the wanted one does.
         fps: Average frames per second.
         pts: (N,) float64, second at which each frame is shown, ascending.
@@ -62,7 +62,7 @@ class Reader(Protocol):
 
 
 class BaseReader(ABC):
-    """What both engines share: checks of indices, the context manager, and the refusal to be pickled.
+    """What all engines share: checks of indices, the context manager, and the refusal to be pickled.
 
     Args:
         path: The file.

@@ -3,37 +3,29 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from datamodules.readers.base import BaseReader
+from datamodules.readers.base import BaseReader, scaled_size
+from datamodules.readers.exactness import why_not_decord_here
+from datamodules.readers.index import VideoIndex
 from datamodules.readers.pyav_reader import PyAVReader
-from datamodules.readers.source import PacketSource, is_avi
 from temporal_attn.types import VideoError
 
-__all__ = ["DecordReader", "can_be_exact", "why_inexact"]
-
-if TYPE_CHECKING:
-    import av
+__all__ = ["DecordReader"]
 
 logger = logging.getLogger(__name__)
-
-_CONTAINERS = frozenset({"avi", "mp4", "webm"})  # in FFmpeg's lists of names; on MPEG-TS decord is frames off
-_CODECS = frozenset(
-    {"h264", "mjpeg", "mpeg4", "vp9", "libvpx-vp9"}
-)  # on HEVC with open GOPs decord shows damaged frames
-_NARROWEST = 80
-"""Pixels of width from which on decord 0.6 never takes a padded RGB line for one with a fourth channel."""
 
 
 class DecordReader(BaseReader):
     """Reads with decord 0.6, after comparing its index with ours.
 
     Args:
-        index: Open reader of the same file: its index tells what decord must agree with, and the size of the frames.
-            It stays open and belongs to the caller.
+        path: The file.
+        index: What decord must agree with.
+        short_side: Pixels of the short side of the frames returned; None for the size in the file.
 
     A frame on which decord fails after all is read by `PyAVReader`, and so is everything from there on; `engine` and
     `note` say so.
@@ -44,24 +36,25 @@ class DecordReader(BaseReader):
 
     engine = "decord"
 
-    def __init__(self, index: PyAVReader) -> None:
+    def __init__(self, path: str, index: VideoIndex, short_side: int | None = None) -> None:
         import decord
 
-        reason = why_inexact(index)
+        height, width = size = scaled_size(*index.size, short_side)
+        reason = why_not_decord_here(index, width)
         if reason:
-            raise VideoError(index.path, reason)
-        height, width = index.size
+            raise VideoError(path, reason)
         try:
-            self._video: Any = decord.VideoReader(index.path, width=width, height=height, num_threads=1)
+            self._video: Any = decord.VideoReader(path, width=width, height=height, num_threads=1)
             times = self._video.get_frame_timestamp(range(len(self._video)))[:, 0]
         except Exception as error:  # decord raises RuntimeError, its own DECORDError, and more
-            raise VideoError(index.path, f"decord cannot open it ({_one_line(error)})") from error
+            raise VideoError(path, f"decord cannot open it ({_one_line(error)})") from error
         if len(times) != len(index):
-            raise VideoError(index.path, f"decord counts {len(times)} frames, {len(index)} decode")
+            raise VideoError(path, f"decord counts {len(times)} frames, {len(index)} decode")
         if not np.allclose(times - times[0], index.pts - index.pts[0], atol=1e-3):
-            raise VideoError(index.path, "decord has other times of presentation")
+            raise VideoError(path, "decord has other times of presentation")
+        self._index = index
         self._successor: PyAVReader | None = None
-        super().__init__(index.path, index.pts, index.fps, index.size)
+        super().__init__(path, index.pts, index.fps, size)
 
     def close(self) -> None:
         """Give memory and file back."""
@@ -82,7 +75,7 @@ class DecordReader(BaseReader):
     def _hand_over(self, reason: str) -> None:
         """Let the indexed reader do the rest: decord stops at damage for good."""
         self._video = None
-        self._successor = PyAVReader(PacketSource(self.path), min(self.size))
+        self._successor = PyAVReader(self.path, min(self.size), stream=self._index.stream)
         self.engine, self.note = self._successor.engine, f"{reason}, so it is read by pyav"
         logger.warning("%s: %s", self.path, self.note)
 
@@ -92,32 +85,6 @@ class DecordReader(BaseReader):
             return self._successor.get_batch(wanted)
         finally:
             self.pts = self._successor.pts  # shorter once the successor has met the damage
-
-
-def can_be_exact(stream: av.VideoStream) -> bool:
-    """Whether decord 0.6 was found exact on this container and codec."""
-    names = set(stream.container.format.name.split(","))
-    return bool(names & _CONTAINERS) and stream.codec_context.name in _CODECS
-
-
-def why_inexact(index: PyAVReader) -> str:
-    """Known reason for which decord 0.6 gives other frames than a sequential decode, empty where there is none."""
-    packets, stream = index.source.packets, index.source.stream
-    if not can_be_exact(stream):
-        return f"decord is not exact on {stream.codec_context.name} in {stream.container.format.name}"
-    if index.is_counted:
-        return "decord cannot count its frames: order or number of them show in decoding only"
-    if any(packet.is_hidden for packet in packets):
-        return "decord ignores its edit list"
-    if index.has_open_gops:
-        return "decord shows damaged frames where a key frame follows frames that are shown before it"
-    if is_avi(stream) and any(p.size == 0 or p.pictures not in ("", "I", "P", "S") for p in packets):
-        return "decord miscounts AVI with B-frames or dropped frames"
-    if index.bits > 8:
-        return "decord converts more than 8 bits a colour inexactly"
-    if index.size[1] < _NARROWEST:
-        return f"decord cannot return frames narrower than {_NARROWEST} pixels"
-    return ""
 
 
 def _one_line(error: Exception) -> str:

@@ -1,17 +1,22 @@
-"""Indexed reader: knows every packet, starts at the key frame before each wanted frame, converts wanted frames only."""
+"""Indexed reader: starts at the key frame before each wanted frame, feeds the decoder no more than that frame needs."""
 
 from __future__ import annotations
 
 import logging
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
+from dataclasses import replace
+from itertools import accumulate, groupby
 from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from datamodules.readers.base import BaseReader, scaled_size
-from datamodules.readers.source import PacketSource, display_order
+from datamodules.readers.index import VideoIndex
+from datamodules.readers.packets import Packets, StoredPackets, decode
+from datamodules.readers.scan import counted_index, index_packets
+from datamodules.readers.source import PacketSource
 from temporal_attn.types import VideoError
 
 if TYPE_CHECKING:
@@ -25,19 +30,19 @@ logger = logging.getLogger(__name__)
 class PyAVReader(BaseReader):
     """Reads what a sequential decode would give, without decoding what need not be decoded.
 
-    Where the container cannot say in which order frames are shown, or is cut off, one sequential decode at opening
-    finds out. Where a frame that the index promises does not decode, the same decode corrects `len` and `pts`, with a
-    warning.
+    With a stored index the packets come straight from the file. Without one, the container's own index is believed for
+    as long as it is right: where a frame that it promises does not decode, one sequential decode corrects `len` and
+    `pts`, with a warning.
 
     Args:
-        source: The file, opened and not yet scanned; the reader closes it.
+        path: The file.
         short_side: Pixels of the short side of the frames returned, by bilinear scaling up or down; None for the size
             in the file.
+        index: Of the file as it is now; None to read it from the container.
+        stream: Number of the video stream in the file, None for the best one; an index has chosen already.
 
     Attributes:
-        is_counted: Whether the frames had to be decoded to be counted.
-        has_open_gops: Whether frames are shown before a key frame that are coded after it.
-        bits: Bits a colour in the file.
+        index: What the reader knows of the file.
 
     Raises:
         VideoError: The file cannot be read, or no frame of it decodes.
@@ -45,144 +50,151 @@ class PyAVReader(BaseReader):
 
     engine = "pyav"
 
-    def __init__(self, source: PacketSource, short_side: int | None = None) -> None:
+    def __init__(
+        self, path: str, short_side: int | None = None, index: VideoIndex | None = None, stream: int | None = None
+    ) -> None:
         from av.video.reformatter import VideoReformatter
 
-        self.path = source.path
-        self.source = source
         self._reformatter = VideoReformatter()
-        self._run: Iterator[tuple[int, av.VideoFrame | None]] | None = None
-        self._shown: tuple[int, av.VideoFrame | None] = (-1, None)
-        try:
-            source.scan()
-            order = None if source.is_damaged else display_order(source.packets, source.stream)
-            self.is_counted = order is None
-            self._index(self._decoded_order() if order is None else order)
-            first = self._first_frame()
-        except BaseException:
-            self.close()
-            raise
-        self._quarter_turns = round(first.rotation / 90) % 4
-        upright = (first.height, first.width) if self._quarter_turns % 2 == 0 else (first.width, first.height)
-        self.bits = max(component.bits for component in first.format.components)
-        super().__init__(source.path, source.times(self._order), source.fps, scaled_size(*upright, short_side))
+        self._run: _Run | None = None
+        if index is not None and index.is_direct:
+            self._packets: Packets = StoredPackets(path, index)
+        else:
+            source = PacketSource(path, stream if index is None else index.stream)
+            self._packets = source
+            try:
+                source.scan()
+                index = index or index_packets(source)
+            except BaseException:
+                source.close()
+                raise
+        self._follow(index)
+        super().__init__(path, index.pts, index.fps, scaled_size(*index.size, short_side))
 
     def close(self) -> None:
         """Close the file and forget its packets."""
-        self._run, self._shown = None, (-1, None)
-        self.source.close()
+        self._run = None
+        self._packets.close()
 
     def _read(self, wanted: list[int]) -> npt.NDArray[np.uint8]:
         frames = np.empty((len(wanted), *self.size, 3), np.uint8)
         places: dict[int, list[int]] = {}
         for place, rank in enumerate(wanted):
             places.setdefault(rank, []).append(place)
-        for rank in sorted(places):
-            frame = self._frame_at(rank)
-            if frame is None:
-                self._recount(wanted)
-                return self._read(wanted)
+        missing = set(places)
+        for rank, frame in self._frames(sorted(places)):
             frames[places[rank]] = self._convert(frame)
+            missing.discard(rank)
+        if missing:
+            self._recount(max(wanted))
+            return self._read(wanted)
         return frames
 
     def _convert(self, frame: av.VideoFrame) -> npt.NDArray[np.uint8]:
-        """(height, width, 3) upright RGB."""
-        height, width = self.size if self._quarter_turns % 2 == 0 else self.size[::-1]
+        """(height, width, 3) upright RGB with square pixels."""
+        turns = self.index.quarter_turns
+        height, width = self.size if turns % 2 == 0 else self.size[::-1]
         scaled = self._reformatter.reformat(frame, width, height, "rgb24", interpolation="BILINEAR", threads=1)
-        return np.rot90(scaled.to_ndarray(), self._quarter_turns)
+        return np.rot90(scaled.to_ndarray(), turns)
 
-    def _frame_at(self, rank: int) -> av.VideoFrame | None:
-        """Frame by display index, None where it does not come out of the decoder."""
-        start = self._starts[bisect_right(self._starts, rank) - 1]
-        if self._run is None or not start <= self._shown[0] + 1 <= rank + 1:  # else what runs is on the shortest way
-            self._run_from(start)
-        frame = self._run_to(rank)
-        if frame is None and start > 0:  # a key frame that is none
-            self._run_from(0)
-            frame = self._run_to(rank)
-        return frame
+    def _follow(self, index: VideoIndex) -> None:
+        """Take the order of the frames, and where decoding starts, from this index."""
+        self.index = index
+        self._order: list[int] = index.order.tolist()
+        self._starts: list[int] = index.starts.tolist()
+        self._rank = {} if index.frames_share_packets else {number: rank for rank, number in enumerate(self._order)}
+        self._last_coded: list[int] = list(accumulate(self._order, max))  # over the frames shown up to here
 
-    def _run_from(self, start: int) -> None:
-        """Let the decoder start anew at the key frame with this display index."""
-        self._run, self._shown = self._ranked_frames(start), (start - 1, None)
+    def _frames(self, ranks: list[int]) -> Iterator[tuple[int, av.VideoFrame]]:
+        """Display index and frame of ascending display indices; it ends early where one does not decode."""
+        for start, group in groupby(ranks, key=lambda rank: self._starts[bisect_right(self._starts, rank) - 1]):
+            yield from self._frames_from(start, list(group))
 
-    def _run_to(self, rank: int) -> av.VideoFrame | None:
-        """Let the decoder go on to a frame; None where this frame or one on the way to it is missing."""
-        assert self._run is not None
-        while self._shown[0] < rank:
-            following = next(self._run, (len(self._order), None))
-            if following[0] != self._shown[0] + 1:
-                self._run = None
-                return None
-            self._shown = following
-        return self._shown[1]
+    def _frames_from(self, start: int, ranks: list[int]) -> Iterator[tuple[int, av.VideoFrame]]:
+        """Those that are decoded from one start.
 
-    def _first_frame(self) -> av.VideoFrame:
-        frame = self._frame_at(0)
-        if frame is None and not self.is_counted:
-            self._recount([0])
-            frame = self._frame_at(0)
-        if frame is None:
-            raise VideoError(self.path, "no frame decodes: the video is damaged, or its codec is not supported")
-        return frame
-
-    def _index(self, order: list[int]) -> None:
-        """Set the frames by the numbers of their packets, in display order."""
-        self._order = order
-        self._rank = {number: rank for rank, number in enumerate(order)}
-        if len(self._rank) < len(order):  # packets of several frames: they can only be counted from the start
-            self._starts, self.has_open_gops = [0], False
-            return
-        first_coded = np.minimum.accumulate(order[::-1])[::-1]  # over the frames shown from here on
-        packets = self.source.packets
-        last_coded = np.maximum.accumulate(order)  # over the frames shown up to here
-        self.has_open_gops = any(packets[n].is_key and last_coded[r] > n for r, n in enumerate(order))
-        self._starts = [0] + [r for r, n in enumerate(order) if r and packets[n].is_key and first_coded[r] == n]
-
-    def _ranked_frames(self, start: int) -> Iterator[tuple[int, av.VideoFrame | None]]:
-        """Display index and frame from a key frame on; (frames, None) at one that the index does not know."""
-        frames = self._decode(self._order[start] if start else 0)
-        if len(self._rank) < len(self._order):
-            yield from enumerate(frames)
-            return
-        for frame in frames:
-            rank = self._rank.get(-1 if frame.pts is None else frame.pts)
-            if rank is None:
-                yield len(self._order), None
-            elif rank >= start:  # what is shown before a key frame lacks its reference when decoding starts there
-                yield rank, frame
-
-    def _decode(self, number: int) -> Iterator[av.VideoFrame]:
-        """Decode from a packet on; the time stamp of each frame is its packet's number."""
-        import av.error
-
-        context = self.source.stream.codec_context
-        context.flush_buffers()
-        for packet in self.source.packets_from(number):
-            try:
-                yield from context.decode(packet)
-            except av.error.FFmpegError:  # a damaged packet: what FFmpeg's own programs do is go on with the next
-                continue
-        try:
-            yield from context.decode(None)
-        except av.error.FFmpegError:
-            return
-
-    def _decoded_order(self) -> list[int]:
-        order = [-1 if frame.pts is None else frame.pts for frame in self._decode(0)]
-        if not order:
-            raise VideoError(self.path, "no frame decodes: the video is damaged, or its codec is not supported")
-        return order
-
-    def _recount(self, wanted: Sequence[int]) -> None:
-        """Replace an index that promised too much by what decodes, once."""
-        promised = len(self._order)
-        if not self.is_counted:
-            self.is_counted = True
-            self._index(self._decoded_order())
-            self._run = None
-            self.pts = self.source.times(self._order)
-            logger.warning("%s: damaged: %d of %d frames decode", self.path, len(self._order), promised)
-            if max(wanted) < len(self._order):
+        As soon as the decoder has the packet of the last wanted frame, it is asked for all that it still holds, and no
+        later packet is decoded. That ends its run. Who comes back for what lies behind reads in sequence: for him it
+        starts once more, and is kept running from then on.
+        """
+        run, context = self._run, self._packets.context
+        in_sequence = run is not None and run.start == start and run.shown < ranks[0]
+        if run is None or not in_sequence or run.is_over:
+            context.flush_buffers()
+            context.skip_frame = "DEFAULT"
+            run = self._run = _Run(start, self._packets.packets_from(self._order[start] if start else 0))
+        wanted, last = set(ranks), self._last_needed(ranks)
+        skips = self.index.can_skip and not in_sequence
+        for packet in run.packets:
+            number = packet.pts or 0
+            if number > last and not in_sequence:
+                break
+            if skips:
+                context.skip_frame = "DEFAULT" if self._rank.get(number) in wanted else "NONREF"
+            for rank, frame in self._ranked(run, decode(context, packet)):
+                if rank in wanted:
+                    yield rank, frame
+            if in_sequence and run.shown >= ranks[-1]:
                 return
-        raise VideoError(self.path, f"damaged: {len(self._order)} of {promised} frames decode, not frame {max(wanted)}")
+        run.is_over = True
+        for rank, frame in self._ranked(run, decode(context, None)):
+            if rank in wanted:
+                yield rank, frame
+        run.shown = max(run.shown, ranks[-1])
+
+    def _last_needed(self, ranks: list[int]) -> int:
+        """Number of the packet with which all wanted frames are in the decoder."""
+        if not self._rank:
+            return len(self.index.sizes)
+        if self.index.is_decoded:
+            return max(self._order[rank] for rank in ranks)
+        return self._last_coded[ranks[-1]]  # with those shown before them, so that a missing one is noticed
+
+    def _ranked(self, run: _Run, frames: list[av.VideoFrame]) -> Iterator[tuple[int, av.VideoFrame]]:
+        """Display index of each frame; from the first on that should not come now, no more of an unproven index."""
+        for frame in frames:
+            rank = self._rank.get(frame.pts or 0, -1) if self._rank else run.shown + 1
+            if rank < run.start:  # lacks its reference: it is shown before the key frame and decoded after it
+                continue
+            if not self.index.is_decoded and rank != run.shown + 1:
+                run.shown = len(self)
+                return
+            run.shown = rank
+            yield rank, frame
+
+    def _recount(self, last: int) -> None:
+        """Replace an index that promised too much by what decodes, once.
+
+        Args:
+            last: Greatest display index wanted.
+        """
+        promised = len(self)
+        unproven = not self.index.is_decoded and not (self.index.is_counted and len(self._starts) == 1)
+        if not unproven or not isinstance(self._packets, PacketSource):
+            raise VideoError(self.path, f"damaged: frame {last} or one before it does not decode any more")
+        self._run = None
+        self._follow(replace(counted_index(self._packets), starts=self.index.starts[:1]))
+        self.pts = self.index.pts
+        if len(self) < promised:
+            logger.warning("%s: damaged: %d of %d frames decode", self.path, len(self), promised)
+        if last >= len(self):
+            raise VideoError(self.path, f"damaged: {len(self)} of {promised} frames decode, not frame {last}")
+
+
+class _Run:
+    """A decoder on its way from a start.
+
+    Args:
+        start: Display index at which it started.
+        packets: What it is to be given next.
+
+    Attributes:
+        shown: Display index of the last frame that came out.
+        is_over: Whether it has given all it held, so that it must start again.
+    """
+
+    def __init__(self, start: int, packets: Iterator[av.Packet[av.VideoStream]]) -> None:
+        self.start = start
+        self.packets = packets
+        self.shown = start - 1
+        self.is_over = False

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, cast
 
-from datamodules.readers.decord_reader import can_be_exact
-from datamodules.readers.source import is_avi, open_video
+from datamodules.readers.exactness import why_not_decord, why_not_decord_here
+from datamodules.readers.index import VideoIndex
+from datamodules.readers.order import is_avi
+from datamodules.readers.source import open_video
 from temporal_attn.types import UserError, VideoError
 
 if TYPE_CHECKING:
@@ -18,16 +21,22 @@ if TYPE_CHECKING:
     from av.index import IndexEntry
 
 __all__ = [
+    "FRAMES_PER_SECOND",
     "READERS",
     "EngineChoice",
     "check_engine",
+    "choose_by_index",
     "choose_engine",
     "choose_for",
     "describe_engines",
     "summarise_engines",
+    "what_is_no_video",
 ]
 
-READERS = ("auto", "decord", "pyav")
+READERS = ("auto", "decord", "pyav", "torchcodec")
+
+FRAMES_PER_SECOND = 25.0
+"""Of folders of images and of arrays, which do not know."""
 
 _LONG_GOP_SECONDS = 4.0
 """Seconds between key frames from which on decord costs no more than seeking: for 8 of 300 frames of 340 × 256 pixels
@@ -39,7 +48,8 @@ class EngineChoice(NamedTuple):
     """An engine and the reason for it, in words that are alike for files that are alike.
 
     Args:
-        engine: ``decord`` or ``pyav``; ``none`` for a file that cannot be read (in summaries only).
+        engine: ``decord`` or ``pyav``, ``frames`` or ``array`` for what is no video file, ``none`` for a file that
+            cannot be read (in summaries only).
         reason: Why.
     """
 
@@ -62,6 +72,9 @@ def choose_engine(path: str | Path) -> EngineChoice:
     Raises:
         VideoError: The file cannot be opened.
     """
+    kind = what_is_no_video(str(path))
+    if kind:
+        return EngineChoice(kind, "no video file")
     container, stream = open_video(str(path))
     with container:
         return choose_for(stream)
@@ -69,22 +82,42 @@ def choose_engine(path: str | Path) -> EngineChoice:
 
 def choose_for(stream: av.VideoStream) -> EngineChoice:
     """Engine for a video stream that is open, see `choose_engine`."""
-    if is_avi(stream):
+    container, pixels = stream.container.format.name, stream.codec_context.format
+    if is_avi(container):
         return EngineChoice("pyav", "AVI")
-    if not can_be_exact(stream):
-        return EngineChoice("pyav", f"{stream.codec_context.name} in {stream.container.format.name}")
+    bits = 8 if pixels is None else max(component.bits for component in pixels.components)
+    reason = why_not_decord(container, stream.codec_context.name, bits)
+    if reason:
+        return EngineChoice("pyav", reason)
     if not has_decord():
         return EngineChoice("pyav", "decord is not installed")
-    pixels = stream.codec_context.format
-    if pixels is not None and any(component.bits > 8 for component in pixels.components):
-        return EngineChoice("pyav", "more than 8 bits a colour")
     entries = _index_entries(stream)
     if any(entry.is_discard for entry in entries):
         return EngineChoice("pyav", "edit list")
-    keys = sum(entry.is_keyframe for entry in entries)
-    if keys > 1 and _seconds(stream) < keys * _LONG_GOP_SECONDS:
-        return EngineChoice("pyav", f"key frames less than {_LONG_GOP_SECONDS:g} s apart")
-    return EngineChoice("decord", f"key frames {_LONG_GOP_SECONDS:g} s apart or more")
+    return _choose_by_gop(sum(entry.is_keyframe for entry in entries), _seconds(stream))
+
+
+def choose_by_index(index: VideoIndex) -> EngineChoice:
+    """Engine that ``reader="auto"`` takes for a file that has been indexed, wherever decord is installed.
+
+    Packets read from their places beat decord on every kind of file, since nothing is searched at opening and nothing
+    behind the last wanted frame is decoded; decord is left with what has no such places, or was not scanned.
+    """
+    if is_avi(index.container):
+        return EngineChoice("pyav", "AVI")
+    reason = why_not_decord_here(index, max(index.size))
+    if reason:
+        return EngineChoice("pyav", reason)
+    if index.is_direct:
+        return EngineChoice("pyav", "indexed: its packets are read without opening the container")
+    return _choose_by_gop(len(index.starts), float(index.times[-1] - index.times[0]) * float(index.tick))
+
+
+def what_is_no_video(path: str) -> str:
+    """``frames`` for a folder, ``array`` for an ``.npy`` file, empty for what may be a video file."""
+    if path.lower().endswith(".npy"):
+        return "array"
+    return "frames" if os.path.isdir(path) else ""
 
 
 def has_decord() -> bool:
@@ -96,12 +129,14 @@ def check_engine(engine: str) -> None:
     """Refuse what no reader can be.
 
     Raises:
-        UserError: Unknown engine, or decord wanted where it is not installed.
+        UserError: Unknown engine, or one that is not installed.
     """
     if engine not in READERS:
         raise UserError(f"reader: unknown engine {engine!r}; choose one of {', '.join(READERS)}")
     if engine == "decord" and not has_decord():
         raise UserError("reader: decord is not installed and has no wheel for some platforms; set `reader: pyav`")
+    if engine == "torchcodec" and importlib.util.find_spec("torchcodec") is None:
+        raise UserError("reader: torchcodec is not installed: `pip install torchcodec`, or set `reader: auto`")
 
 
 def summarise_engines(
@@ -146,6 +181,12 @@ def describe_engines(counts: Counter[EngineChoice], total: int) -> str:
     looked_at = sum(counts.values())
     sample = "" if looked_at == total else f", from {looked_at} files looked at"
     return f"readers of {total} files{sample}: {', '.join(parts) or 'none'}"
+
+
+def _choose_by_gop(keys: int, seconds: float) -> EngineChoice:
+    if keys > 1 and seconds < keys * _LONG_GOP_SECONDS:
+        return EngineChoice("pyav", f"key frames less than {_LONG_GOP_SECONDS:g} s apart")
+    return EngineChoice("decord", f"key frames {_LONG_GOP_SECONDS:g} s apart or more")
 
 
 def _index_entries(stream: av.VideoStream) -> list[IndexEntry]:

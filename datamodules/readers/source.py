@@ -1,4 +1,4 @@
-"""The coded side of a video: its packets, in the order of decoding, and the order in which their frames are shown.
+"""The coded side of a video: its packets, in the order of decoding.
 
 One pass over the file reads every packet without decoding any. A packet is known by its position in that pass, its
 number; frames are matched to packets by this number (it travels through the decoder in the place of the time stamp),
@@ -7,52 +7,29 @@ never by time stamps, which AVI does not have and damaged files have wrong.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator, Sequence
+from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
-from temporal_attn.types import VideoError
+from datamodules.readers.order import CodedPacket, is_avi
+from temporal_attn.types import UserError, VideoError
 
 if TYPE_CHECKING:
     import av
     import av.container
 
-__all__ = ["CodedPacket", "PacketSource", "display_order", "is_avi", "mpeg4_display_order", "open_video"]
+__all__ = ["PacketSource", "moving_pictures", "open_video"]
 
 _KEEP_BYTES = 32 << 20
 """Coded video up to this size stays in memory, so that nothing is read twice."""
 
 _VOP = re.compile(rb"\x00\x00\x01\xb6(.)", re.DOTALL)
-_LONGEST_PLACEHOLDER = 19
-"""Bytes up to which FFmpeg takes an MPEG-4 picture for the placeholder of a packed B-frame (MAX_NVOP_SIZE)."""
-
-
-class CodedPacket(NamedTuple):
-    """What the index remembers of a packet.
-
-    Args:
-        pts: Time stamp of presentation in ticks of the stream, None where the container has none.
-        dts: Time stamp of decoding; in AVI the number of the frame's slot.
-        size: Bytes; 0 stands for a dropped frame.
-        position: Byte offset in the file, None where unknown.
-        is_key: Whether decoding can start here.
-        is_hidden: Whether an edit list says that the frame is decoded but not shown.
-        is_cut: Whether the file ends or breaks inside it.
-        pictures: Types (I, P, B, S) of the pictures inside, for MPEG-4 in AVI only.
-    """
-
-    pts: int | None
-    dts: int | None
-    size: int
-    position: int | None
-    is_key: bool
-    is_hidden: bool
-    is_cut: bool
-    pictures: str = ""
 
 
 class PacketSource:
@@ -60,6 +37,7 @@ class PacketSource:
 
     Args:
         path: The file.
+        stream: Number of the video stream in the file; None for the best one.
 
     Attributes:
         container: The file.
@@ -71,13 +49,18 @@ class PacketSource:
         VideoError: The file cannot be opened or has no pictures.
     """
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, stream: int | None = None) -> None:
         self.path = path
-        self.container, self.stream = open_video(path)
+        self.container, self.stream = open_video(path, stream)
         self.packets: list[CodedPacket] = []
         self.is_damaged = False
         self._kept: list[av.Packet[av.VideoStream]] | None = []
         self._numbers: dict[tuple[int | None, int], int] = {}
+
+    @property
+    def context(self) -> av.VideoCodecContext:
+        """Decoder of the stream."""
+        return self.stream.codec_context
 
     def packets_from(self, number: int) -> Iterator[av.Packet[av.VideoStream]]:
         """Packets from one on to the end in decoding order, each with its number as time stamp; no dropped frames."""
@@ -94,23 +77,29 @@ class PacketSource:
         """Frames per second as the header has it, 0 where it does not say."""
         return float(self.stream.average_rate or self.stream.guessed_rate or 0)
 
-    def times(self, order: Sequence[int]) -> npt.NDArray[np.float64]:
-        """Seconds at which frames are shown.
+    @property
+    def skipped_slots(self) -> int:
+        """Slots of an AVI that no packet fills."""
+        last = self.packets[-1].dts
+        return 0 if last is None or not is_avi(self.container.format.name) else last + 1 - len(self.packets)
+
+    def ticks(self, order: Sequence[int]) -> tuple[npt.NDArray[np.int64], Fraction]:
+        """When frames are shown.
 
         Args:
             order: Numbers of their packets in display order.
 
         Returns:
-            (len(order),) ascending: from the times of presentation; in AVI from the slots that the packets fill; where
-            the stream has neither, from the frame rate.
+            (len(order),) ticks, ascending, and the seconds of a tick: from the times of presentation; in AVI from the
+            slots that the packets fill; where the stream has neither, from the frame rate.
         """
-        tick = float(self.stream.time_base or 0)
-        stamps = [None if is_avi(self.stream) else self.packets[number].pts for number in order]
+        stamps = [None if is_avi(self.container.format.name) else self.packets[number].pts for number in order]
         if None in stamps or len(set(stamps)) < len(stamps):
             stamps = [self.packets[number].dts for number in order]
         if None in stamps or len(set(stamps)) < len(stamps):
-            return np.arange(len(order)) / (self.fps or 1.0)
-        return np.sort(np.array(stamps, np.float64)) * tick
+            rate = self.stream.average_rate or self.stream.guessed_rate
+            return np.arange(len(order)), 1 / rate if rate else Fraction(1)
+        return np.sort(np.array(stamps, np.int64)), self.stream.time_base or Fraction(1)
 
     def close(self) -> None:
         """Close the file and forget its packets."""
@@ -125,7 +114,7 @@ class PacketSource:
         """
         import av.error
 
-        wants_pictures = is_avi(self.stream) and self.stream.codec_context.name == "mpeg4"
+        wants_pictures = is_avi(self.container.format.name) and self.stream.codec_context.name == "mpeg4"
         kept: list[av.Packet[av.VideoStream]] | None = []
         total = 0
         try:
@@ -146,7 +135,7 @@ class PacketSource:
         if total == 0:
             raise VideoError(self.path, "holds a video stream without a single frame")
         self._kept = kept
-        self.is_damaged |= any(packet.is_cut for packet in self.packets)
+        self.is_damaged |= any(packet.is_cut for packet in self.packets) or _is_cut_matroska(self.path)
         numbers = {(packet.position, packet.size): number for number, packet in enumerate(self.packets)}
         if len(numbers) == len(self.packets) and not any(position is None for position, _ in numbers):
             self._numbers = numbers
@@ -163,22 +152,26 @@ class PacketSource:
                 yield found, first
                 yield from enumerate(demuxed, found + 1)
                 return
+        number_of_stream = self.stream.index  # which is gone when the container is closed
         self.container.close()
-        self.container, self.stream = open_video(self.path)
+        self.container, self.stream = open_video(self.path, number_of_stream)
         yield from enumerate(self.container.demux(self.stream))
 
 
-def open_video(path: str) -> tuple[av.container.InputContainer, av.VideoStream]:
+def open_video(path: str, stream: int | None = None) -> tuple[av.container.InputContainer, av.VideoStream]:
     """Open a file and pick its video stream, without decoding.
 
     Args:
         path: The file.
+        stream: Number of the video stream in the file. None for the best one: FFmpeg's choice, default streams
+            and high bit rates first, without cover art.
 
     Returns:
-        The container, and its best video stream with one decoding thread.
+        The container, and its video stream with one decoding thread.
 
     Raises:
         VideoError: The file is missing, empty, no video, without pictures, or in a codec that is unknown.
+        UserError: There is no video stream of this number.
     """
     import av
     import av.error
@@ -191,86 +184,31 @@ def open_video(path: str) -> tuple[av.container.InputContainer, av.VideoStream]:
     except av.error.FFmpegError as error:
         raise VideoError(path, _reason_for(head, error)) from error
     try:
-        pictures = [s for s in container.streams.video if not s.disposition & s.disposition.attached_pic]
+        pictures = moving_pictures(container)
         if not pictures:
             kinds = " and ".join(sorted({s.type for s in container.streams})) or "nothing"
             raise VideoError(path, f"no video stream: the file holds {kinds} only")
-        best = container.streams.best("video")
-        stream = best if best in pictures else pictures[0]
-        if stream.codec_context is None:
+        picked = _best(container, pictures) if stream is None else {s.index: s for s in pictures}.get(stream)
+        if picked is None:
+            numbers = ", ".join(str(s.index) for s in pictures)
+            raise UserError(f"stream: {path} has no video stream {stream}; choose one of {numbers}")
+        if picked.codec_context is None:
             raise VideoError(path, "its video codec is unknown to FFmpeg: re-encode the file, for example as H.264")
     except BaseException:
         container.close()
         raise
-    stream.codec_context.thread_count = 1
-    return container, stream
+    picked.codec_context.thread_count = 1
+    return container, picked
 
 
-def is_avi(stream: av.VideoStream) -> bool:
-    """Whether a stream comes from AVI, which numbers frames in decoding order and knows no time of presentation."""
-    return stream.container.format.name == "avi"
+def moving_pictures(container: av.container.InputContainer) -> list[av.VideoStream]:
+    """Video streams of a file, without cover art."""
+    return [s for s in container.streams.video if not s.disposition & s.disposition.attached_pic]
 
 
-def display_order(packets: Sequence[CodedPacket], stream: av.VideoStream) -> list[int] | None:
-    """Numbers of the packets whose frames are shown, in the order in which they are shown.
-
-    Args:
-        packets: All packets of the stream.
-        stream: Tells container and codec.
-
-    Returns:
-        The order, or None where only decoding can tell.
-    """
-    shown = [number for number, packet in enumerate(packets) if packet.size and not packet.is_hidden]
-    if is_avi(stream):
-        if stream.codec_context.name == "mpeg4":
-            return mpeg4_display_order(packets)
-        return None if stream.codec_context.codec.reorder else shown
-    times = {number: packets[number].pts for number in shown}
-    if stream.codec_context.name == "vp8" or None in times.values() or len(set(times.values())) < len(shown):
-        return None  # VP8 hides frames without saying so outside the coded data
-    return sorted(shown, key=lambda number: times[number] or 0)
-
-
-def mpeg4_display_order(packets: Sequence[CodedPacket]) -> list[int] | None:
-    """Order of display of MPEG-4 Part 2 pictures in AVI, from their types alone.
-
-    A B-picture is shown at once, an I-, P- or S-picture (a reference) when the next reference comes. "Packed" streams
-    of DivX and XviD put a reference and the B-picture behind it into one packet and a placeholder into the next; FFmpeg
-    (`mpeg4_unpack_bframes_bsf.c`) moves the B-picture there, and so does this function.
-
-    Args:
-        packets: All packets of the stream, with their `pictures`.
-
-    Returns:
-        Numbers of packets, or None where types do not suffice: a picture so small that it may be a placeholder of its
-        own, or B-pictures without the two references that they need.
-    """
-    order: list[int] = []
-    reference: int | None = None
-    references, waiting = 0, ""
-    for number, packet in enumerate(packets):
-        pictures = packet.pictures
-        if not pictures:
-            continue
-        if len(pictures) > 2 or (len(pictures) == 2 and (waiting or pictures[1] != "B")):
-            return None
-        kind = pictures[0]
-        if len(pictures) == 2:
-            waiting = pictures[1]
-        elif waiting:
-            kind, waiting = waiting, "" if packet.size <= _LONGEST_PLACEHOLDER else kind
-        elif packet.size <= _LONGEST_PLACEHOLDER:
-            return None
-        if kind == "B":
-            if references < 2:
-                return None
-            order.append(number)
-            continue
-        if reference is not None:
-            order.append(reference)
-        reference, references = number, references + 1
-    return order if reference is None else [*order, reference]
+def _best(container: av.container.InputContainer, pictures: Sequence[av.VideoStream]) -> av.VideoStream:
+    best = container.streams.best("video")
+    return best if isinstance(best, type(pictures[0])) and best in pictures else pictures[0]
 
 
 def _head(path: str) -> bytes:
@@ -283,6 +221,28 @@ def _head(path: str) -> bytes:
     if not head:
         raise VideoError(path, "the file is empty (0 bytes)")
     return head
+
+
+def _is_cut_matroska(path: str) -> bool:
+    """Whether a file is Matroska or WebM and shorter than its only segment, which no list of frames would tell.
+
+    Format: RFC 8794 (EBML). After the header comes the segment; a live stream leaves its size open.
+    """
+    with open(path, "rb") as file:
+        for name in (b"\x1aE\xdf\xa3", b"\x18S\x80g"):
+            if file.read(4) != name:
+                return False
+            first = file.read(1)
+            length = 9 - (first[0] if first else 0).bit_length()  # as many bytes as there are leading zeros, and one
+            rest = file.read(length - 1)
+            if not first or length > 8 or len(rest) < length - 1:
+                return False
+            size = int.from_bytes(bytes([first[0] & (0xFF >> length)]) + rest, "big")
+            end = file.tell() + size
+            if name == b"\x1aE\xdf\xa3":
+                file.seek(end)
+        is_open = size == (1 << 7 * length) - 1
+        return not is_open and end > os.fstat(file.fileno()).st_size
 
 
 def _reason_for(head: bytes, error: Exception) -> str:
