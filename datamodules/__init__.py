@@ -11,15 +11,41 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from datamodules.base import VideoDataModule
+    from datamodules.diving48 import Diving48DataModule
     from datamodules.folder import FolderDataModule
+    from datamodules.hmdb51 import HMDB51DataModule
+    from datamodules.jester import JesterDataModule
+    from datamodules.kinetics import KineticsDataModule
+    from datamodules.mmaction import MMActionDataModule
+    from datamodules.ssv2 import SSv2DataModule
     from datamodules.synthetic import SyntheticDataModule
+    from datamodules.table import TableDataModule
     from datamodules.ucf101 import UCF101DataModule
 
-__all__ = ["FolderDataModule", "SyntheticDataModule", "UCF101DataModule", "VideoDataModule"]
+__all__ = [
+    "Diving48DataModule",
+    "FolderDataModule",
+    "HMDB51DataModule",
+    "JesterDataModule",
+    "KineticsDataModule",
+    "MMActionDataModule",
+    "SSv2DataModule",
+    "SyntheticDataModule",
+    "TableDataModule",
+    "UCF101DataModule",
+    "VideoDataModule",
+]
 
 _MODULES = {
+    "Diving48DataModule": "datamodules.diving48",
     "FolderDataModule": "datamodules.folder",
+    "HMDB51DataModule": "datamodules.hmdb51",
+    "JesterDataModule": "datamodules.jester",
+    "KineticsDataModule": "datamodules.kinetics",
+    "MMActionDataModule": "datamodules.mmaction",
+    "SSv2DataModule": "datamodules.ssv2",
     "SyntheticDataModule": "datamodules.synthetic",
+    "TableDataModule": "datamodules.table",
     "UCF101DataModule": "datamodules.ucf101",
     "VideoDataModule": "datamodules.base",
 }

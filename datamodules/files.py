@@ -4,77 +4,110 @@ from __future__ import annotations
 
 import glob
 import os
+import unicodedata
 from collections import defaultdict
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Iterator, Sequence
+from pathlib import Path, PurePosixPath
+from typing import NamedTuple
 
 from datamodules.readers import VIDEO_SUFFIXES
 from temporal_attn.types import UserError
 
-__all__ = ["VideoFiles", "expand_paths", "scan_videos", "stem_of"]
+__all__ = ["VideoFiles", "expand_paths", "leaves_root", "scan_videos", "stem_of"]
+
+_IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
 
 
 class VideoFiles:
-    """The videos below a folder, found by one scan, and looked up by name without the suffix or letter case.
+    """The videos below a folder, found by one scan that asks the disk for names only.
 
-    Lists name ``.avi`` files while the disk may hold another container, and UCF101 itself spells one class in two ways.
+    A folder of images counts as a video when somebody asks for it by name.
 
     Args:
         root: The folder.
+        allow_outside: Whether links and names may lead out of the folder.
 
     Raises:
-        UserError: The folder does not exist.
+        UserError: The folder does not exist or cannot be listed, or a link leads out of it.
     """
 
-    def __init__(self, root: str | Path) -> None:
+    def __init__(self, root: str | Path, allow_outside: bool = False) -> None:
         self.root = Path(root)
-        self.names = scan_videos(self.root)
+        self.allow_outside = allow_outside
+        self.names: list[str] = []
+        """Sorted paths of the video files, relative to the root, ``/`` between folders."""
+        self._by_key: dict[str, list[str]] = defaultdict(list)
         self._by_stem: dict[str, list[str]] = defaultdict(list)
-        for name in self.names:
-            self._by_stem[stem_of(name).casefold()].append(name)
+        for found in _walk(self.root, allow_outside):
+            if not found.is_frames:
+                self.names.append(found.name)
+            self._by_key[_key(found.name)].append(found.name)
+            self._by_stem[PurePosixPath(stem_of(found.name)).name].append(found.name)
+        self.names.sort()
+
+    def __str__(self) -> str:
+        """What was found, for messages that say what was expected instead."""
+        if not self._by_stem:
+            return f"found no video in {self.root} ({', '.join(VIDEO_SUFFIXES)})"
+        names = sorted(name for alike in self._by_stem.values() for name in alike)
+        return f"found videos such as {names[0]} ({len(names):,} in all)"
 
     def find(self, name: str) -> str | None:
-        """Path of a listed video: the very file if it is there, else another container of that name, else None."""
-        same_stem = self._by_stem.get(stem_of(name).casefold(), [])
-        if not same_stem:
+        """Path of the video at a listed place: the very file if it is there, else one that differs in its suffix,
+        in letter case or in how accents are encoded, else a folder of images, else None.
+
+        Lists name ``.avi`` files while the disk may hold another container, and UCF101 itself spells one class in two
+        ways. A name that leads out of the root is looked up as it stands, and only if `allow_outside` is set.
+
+        Args:
+            name: Path relative to the root, ``/`` between folders; the suffix may be left out.
+        """
+        if leaves_root(name):
+            path = self.root / name
+            return str(path) if self.allow_outside and path.exists() else None
+        alike = self._by_key.get(_key(name), [])
+        if not alike:
             return None
-        best = min(same_stem, key=lambda found: (found != name, stem_of(found) != stem_of(name), found))
+        best = min(
+            alike, key=lambda found: (found != name, stem_of(found) != stem_of(name), stem_of(found) == found, found)
+        )
         return str(self.root / best)
 
+    def find_by_id(self, video_id: str, folder: str | None = None) -> str | None:
+        """Path of the video of that name without its suffix, in whatever folder, None if there is none.
 
-def scan_videos(root: Path) -> list[str]:
-    """Names of all videos below a folder, links followed, hidden files left out.
+        Args:
+            video_id: Letter for letter: ids of video portals differ in case only.
+            folder: A copy in a folder of this name is taken before others.
+        """
+        copies = self._by_stem.get(video_id, [])
+        if not copies:
+            return None
+        return str(self.root / min(copies, key=lambda name: (folder not in PurePosixPath(name).parts[:-1], name)))
+
+
+def scan_videos(root: Path, allow_outside: bool = False) -> list[str]:
+    """Names of all video files below a folder, hidden ones left out.
 
     Args:
         root: The folder.
+        allow_outside: Whether links may lead out of it.
 
     Returns:
         Sorted paths relative to root, ``/`` between folders.
 
     Raises:
-        UserError: The folder does not exist.
+        UserError: The folder does not exist or cannot be listed, or a link leads out of it.
     """
-    if not root.is_dir():
-        raise UserError(f"{root}: no such folder; give the folder that holds the videos")
-    names = []
-    visited: set[tuple[int, int]] = set()
-    for folder, subfolders, files in os.walk(root, followlinks=True):
-        status = os.stat(folder)
-        if (status.st_dev, status.st_ino) in visited:  # a link back to where the walk has been
-            subfolders.clear()
-            continue
-        visited.add((status.st_dev, status.st_ino))
-        subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
-        inside = Path(folder).relative_to(root)
-        names += [(inside / file).as_posix() for file in files if _is_video(file)]
-    return sorted(names)
+    return sorted(found.name for found in _walk(root, allow_outside) if not found.is_frames)
 
 
 def expand_paths(paths: Sequence[str | Path]) -> list[str]:
     """Files that a user's words stand for.
 
     Args:
-        paths: Files (of any suffix), folders (all videos below) and glob patterns (``**`` crosses folders).
+        paths: Files (of any suffix), folders (all videos below, links followed) and glob patterns (``**`` crosses
+            folders).
 
     Returns:
         Each file once, in the order given. A plain name that does not exist stays: reading it will say so.
@@ -87,7 +120,7 @@ def expand_paths(paths: Sequence[str | Path]) -> list[str]:
     found: dict[str, None] = {}
     for path in map(str, paths):
         if os.path.isdir(path):
-            files = [(Path(path) / name).as_posix() for name in scan_videos(Path(path))]
+            files = [(Path(path) / name).as_posix() for name in scan_videos(Path(path), allow_outside=True)]
             if not files:
                 raise UserError(f"{path}: holds no video; known suffixes are {' '.join(VIDEO_SUFFIXES)}")
         elif glob.has_magic(path) and not os.path.exists(path):
@@ -106,5 +139,60 @@ def stem_of(name: str) -> str:
     return name.rsplit(".", 1)[0] if name.lower().endswith(VIDEO_SUFFIXES) else name
 
 
-def _is_video(name: str) -> bool:
-    return not name.startswith(".") and name.lower().endswith(VIDEO_SUFFIXES)
+def leaves_root(name: str) -> bool:
+    """Whether a path, ``/`` between its folders, is absolute or climbs with ``..``."""
+    parts = PurePosixPath(name).parts
+    return name.startswith("/") or ".." in parts or (bool(parts) and parts[0].endswith(":"))
+
+
+class _Found(NamedTuple):
+    name: str
+    is_frames: bool
+
+
+def _walk(root: Path, allow_outside: bool) -> Iterator[_Found]:
+    """Videos and folders of images. A listing says what is a folder or a link, so that only links are asked about."""
+    if not root.is_dir():
+        raise UserError(f"{root}: no such folder; give the folder that holds the videos")
+    top = os.path.realpath(root)
+    waiting: list[tuple[str, str, tuple[str, ...]]] = [(str(root), "", (top,))]
+    while waiting:
+        folder, inside, way = waiting.pop()
+        has_images = False
+        for entry in _listing(folder):
+            if entry.name.startswith("."):
+                continue
+            real = os.path.join(way[-1], entry.name)
+            if entry.is_symlink():
+                real = os.path.realpath(entry.path)
+                if not allow_outside and not Path(real).is_relative_to(top) and _matters(entry):
+                    raise UserError(
+                        f"{entry.path}: a link to {real}, outside {root}; set allow_outside: true if that is meant"
+                    )
+            if entry.is_dir():
+                if real not in way:  # otherwise a link back to where the walk came from
+                    waiting.append((entry.path, f"{inside}{entry.name}/", (*way, real)))
+            elif entry.name.lower().endswith(VIDEO_SUFFIXES):
+                yield _Found(f"{inside}{entry.name}", False)
+            else:
+                has_images = has_images or entry.name.lower().endswith(_IMAGE_SUFFIXES)
+        if has_images and inside:
+            yield _Found(inside[:-1], True)
+
+
+def _listing(folder: str) -> list[os.DirEntry[str]]:
+    try:
+        with os.scandir(folder) as entries:
+            return list(entries)
+    except OSError as error:
+        raise UserError(f"{folder}: {error.strerror}; make the folder readable or take it out") from None
+
+
+def _matters(entry: os.DirEntry[str]) -> bool:
+    """Whether a link could be taken for videos."""
+    return entry.is_dir() or entry.name.lower().endswith((*VIDEO_SUFFIXES, *_IMAGE_SUFFIXES))
+
+
+def _key(name: str) -> str:
+    """What is equal for names that mean the same file: macOS stores accents as characters of their own."""
+    return unicodedata.normalize("NFC", stem_of(name)).casefold()

@@ -10,32 +10,20 @@ Three layouts are understood::
 from __future__ import annotations
 
 import re
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
 from datamodules.base import VideoDataModule
 from datamodules.files import VideoFiles
 from datamodules.options import AugmentOptions, ClipOptions, LoaderOptions
-from datamodules.readers import VIDEO_SUFFIXES
-from datamodules.records import (
-    Catalogue,
-    Entry,
-    choose_classes,
-    label_records,
-    locate,
-    read_path_list,
-    split_by_groups,
-    take_account,
-)
-from temporal_attn.types import UserError, VideoRecord
+from datamodules.records import Catalogue, Entry, SplitPlan, build_catalogue, list_folder, read_path_list
+from temporal_attn.types import UserError
 
 __all__ = ["FolderDataModule"]
 
 _SPLITS = ("train", "val", "test")
-
-Records = tuple[VideoRecord, ...]
 
 
 class FolderDataModule(VideoDataModule):
@@ -49,20 +37,19 @@ class FolderDataModule(VideoDataModule):
         classes: Names to use, in label order; None takes those with videos, sorted.
         val_fraction: Share of each class's groups for validation, where nothing else says which.
         test_fraction: Share of each class's groups for the test, likewise.
+        folds: Number of folds of a cross-validation over all groups, in the place of `test_fraction`; None for none.
+        fold: The fold that tests, from 1.
         group_pattern: Regular expression that finds the group in a file name: its first parenthesis, or all of it.
-            Videos of one group and class come from one source and stay in one part; a name without a match is a group
-            of its own. The default knows UCF101's and its relatives' names.
-        clip: How frames are picked and sized.
-        augment: What training does to clips.
-        loader: Batch size and workers.
-        reader: ``auto``, or one engine for all files: ``decord`` or ``pyav``.
-        seed: Decides the split, the order of epochs, and every random draw.
-        cache_dir: Folder for what callbacks may store of the data set; None stores nothing.
-        predict_paths: Files, folders and glob patterns of `predict`; None predicts on the test part.
+            Videos of one group come from one source, such as a person, and stay in one part whatever their classes;
+            a name without a match is a group of its own. The default knows UCF101's and its relatives' names, whose
+            groups are numbered within their class.
+        allow_outside: Whether lists and links may lead out of the root.
+        clip, augment, loader, reader, seed, cache_dir, predict_paths: As in `VideoDataModule`.
 
     Raises:
-        UserError: The pattern is no regular expression, or there are other lists without one for training; later, when
-            the disk is scanned, a folder or list is missing or malformed.
+        UserError: The pattern is no regular expression, there are other lists without one for training, a fraction or
+            fold is out of range, or folds are asked of a data set that is split already; later, when the disk is
+            scanned, a folder or list is missing or malformed.
 
     Example:
         >>> data = FolderDataModule("data/gestures", group_pattern=r"person\d+")
@@ -77,7 +64,10 @@ class FolderDataModule(VideoDataModule):
         classes: Sequence[str] | None = None,
         val_fraction: float = 0.2,
         test_fraction: float = 0.2,
-        group_pattern: str = r"_(g\d+)_",
+        folds: int | None = None,
+        fold: int = 1,
+        group_pattern: str = r"(.+_g\d+)_",
+        allow_outside: bool = False,
         clip: ClipOptions = ClipOptions(),
         augment: AugmentOptions = AugmentOptions(),
         loader: LoaderOptions = LoaderOptions(),
@@ -95,61 +85,53 @@ class FolderDataModule(VideoDataModule):
         self.lists = {split: Path(path) for split, path in lists.items() if path is not None}
         if self.lists.keys() == {"val"}:
             raise UserError("val_list is given, but neither train_list nor test_list")
+        if self.lists and folds is not None:
+            raise UserError("folds is given beside lists that say what tests; leave one of them out")
         self.root = root
         self.classes = classes
-        self.val_fraction = val_fraction
-        self.test_fraction = test_fraction
+        self.split_plan = SplitPlan(val_fraction, test_fraction, folds, fold, seed)
+        self.allow_outside = allow_outside
+
+    @cached_property
+    def files(self) -> VideoFiles:
+        """The videos below the root, found by one scan."""
+        return VideoFiles(self.root, self.allow_outside)
 
     def find_videos(self) -> Catalogue:
         """The folder's videos, in the parts that lists, folders or fractions make of them."""
-        files = VideoFiles(self.root)
+        files = self.files
         split_folders = () if self.lists else _split_folders(files)
         if self.lists:
-            parts = {split: read_path_list(path) for split, path in self.lists.items()}
+            parts = {split: read_path_list(path, self.allow_outside) for split, path in self.lists.items()}
         elif split_folders:
-            parts = {split: _scanned(files, split) for split in split_folders}
+            parts = {split: list_folder(files, split) for split in split_folders}
         else:
-            parts = {"all": _scanned(files)}
+            parts = {"all": list_folder(files)}
+        if split_folders and self.split_plan.folds is not None:
+            raise UserError(f"{self.root}: folds is given, but the folders {', '.join(split_folders)} say what tests")
+        parts = {part: [self._grouped(entry) for entry in entries] for part, entries in parts.items()}
         folders = [files.root / split for split in split_folders] or [files.root]
-        known = sorted(set().union(*map(_subfolders, folders), *map(_class_names, parts.values())))
-        wanted = choose_classes(self.classes, known, known)
-        located = {
-            part: locate((entry for entry in entries if entry.class_name in wanted), files)
-            for part, entries in parts.items()
-        }
-        present = {entry.class_name for paths in located.values() for entry, path in paths.items() if path}
-        class_names = choose_classes(self.classes, known, present)
-        records = {part: label_records(paths, class_names, self._group) for part, paths in located.items()}
-        return Catalogue(
-            class_names,
-            self._split(records),
-            {split: take_account(_source(split, located), wanted) for split in _SPLITS},
-        )
+        listed = {name for entries in parts.values() for entry in entries for name in entry.class_tuple}
+        known = sorted(listed.union(*map(_subfolders, folders)))
+        return build_catalogue(parts, lambda entry: files.find(entry.name), known, self.classes, self.split_plan)
 
     def explain_missing(self, split: str) -> str:
         """Where the videos of a split would have been, and in which layout."""
         if split in self.lists:
-            return f"{self.root}: none of the videos in {self.lists[split]} is here; expected lines <class>/<video>"
-        suffixes = ", ".join(VIDEO_SUFFIXES)
+            return (
+                f"{self.root}: none of the videos in {self.lists[split]} is here; "
+                f"expected lines <class>/<video>, {self.files}"
+            )
         return (
             f"{self.root}: no videos for {split}; expected <root>/<class>/<video> with a {split}_fraction above 0, "
-            f"<root>/{split}/<class>/<video>, or a {split}_list ({suffixes})"
+            f"<root>/{split}/<class>/<video>, or a {split}_list, {self.files}"
         )
 
-    def _split(self, records: Mapping[str, Records]) -> dict[str, Records]:
-        if "all" in records:
-            return split_by_groups(records["all"], self.val_fraction, self.test_fraction, self.seed)
-        train = records.get("train", ())
-        if "val" in records:
-            return {"train": train, "val": records["val"], "test": records.get("test", ())}
-        return {**split_by_groups(train, self.val_fraction, seed=self.seed), "test": records.get("test", ())}
-
-    def _group(self, video_id: str) -> str:
-        path = PurePosixPath(video_id)
-        match = self._group_pattern.search(path.name)
+    def _grouped(self, entry: Entry) -> Entry:
+        match = self._group_pattern.search(PurePosixPath(entry.id).name)
         if match is None:
-            return video_id
-        return f"{path.parent.name}_{match[1] if self._group_pattern.groups else match[0]}"
+            return entry
+        return entry._replace(group=match[1] if self._group_pattern.groups else match[0])
 
 
 def _split_folders(files: VideoFiles) -> tuple[str, ...]:
@@ -167,30 +149,5 @@ def _split_folders(files: VideoFiles) -> tuple[str, ...]:
     return tuple(split for split in _SPLITS if split in splits)
 
 
-def _source(split: str, located: Mapping[str, dict[Entry, str | None]]) -> Mapping[Entry, str | None]:
-    """The part from which a split was taken."""
-    taken_from = "all" if "all" in located else "train" if split == "val" and "val" not in located else split
-    return located.get(taken_from, {})
-
-
-def _scanned(files: VideoFiles, split: str | None = None) -> list[Entry]:
-    """Videos that lie in a class folder of the root, or of one split's folder."""
-    depth = 0 if split is None else 1
-    entries = []
-    for name in files.names:
-        parts = PurePosixPath(name).parts
-        if len(parts) > depth + 1 and (split is None or parts[0] == split):
-            entries.append(Entry(name, parts[depth]))
-    ids = Counter(entry.id for entry in entries)
-    for entry in entries:
-        if ids[entry.id] > 1:
-            raise UserError(f"{files.root / entry.id}: two videos differ in their suffix only; rename or remove one")
-    return entries
-
-
 def _subfolders(folder: Path) -> set[str]:
     return {path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")}
-
-
-def _class_names(entries: Sequence[Entry]) -> set[str]:
-    return {entry.class_name for entry in entries}

@@ -11,7 +11,8 @@ Layout (clips may be missing, whole classes too, and .mp4, .mkv, .webm or .mov m
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
@@ -20,16 +21,14 @@ from datamodules.files import VideoFiles
 from datamodules.options import AugmentOptions, ClipOptions, LoaderOptions
 from datamodules.records import (
     Catalogue,
-    choose_classes,
-    label_records,
-    locate,
+    RecordTable,
+    SplitPlan,
+    build_catalogue,
     parse_ucf101_name,
     read_class_index,
     read_ucf101_list,
-    split_by_groups,
-    take_account,
 )
-from temporal_attn.types import UserError, VideoRecord
+from temporal_attn.types import UserError
 
 __all__ = ["UCF101DataModule"]
 
@@ -47,13 +46,8 @@ class UCF101DataModule(VideoDataModule):
         classes: Names to use, in label order; None takes those with clips on disk, in the official order.
         val_groups: Numbers of the groups that validate; None draws them.
         val_fraction: Share of each class's groups that is drawn.
-        clip: How frames are picked and sized.
-        augment: What training does to clips.
-        loader: Batch size and workers.
-        reader: ``auto``, or one engine for all files: ``decord`` or ``pyav``.
-        seed: Decides the split, the order of epochs, and every random draw.
-        cache_dir: Folder for what callbacks may store of the data set; None stores nothing.
-        predict_paths: Files, folders and glob patterns of `predict`; None predicts on the test part.
+        allow_outside: Whether lists and links may lead out of the root.
+        clip, augment, loader, reader, seed, cache_dir, predict_paths: As in `VideoDataModule`.
 
     Raises:
         UserError: The fold does not exist; later, when the disk is scanned, a folder or list is missing or malformed.
@@ -70,6 +64,7 @@ class UCF101DataModule(VideoDataModule):
         classes: Sequence[str] | None = None,
         val_groups: Collection[int] | None = None,
         val_fraction: float = 0.2,
+        allow_outside: bool = False,
         clip: ClipOptions = ClipOptions(),
         augment: AugmentOptions = AugmentOptions(),
         loader: LoaderOptions = LoaderOptions(),
@@ -86,26 +81,19 @@ class UCF101DataModule(VideoDataModule):
         self.fold = fold
         self.classes = classes
         self.val_groups = val_groups
-        self.val_fraction = val_fraction
+        self.split_plan = SplitPlan(val_fraction, seed=seed)
+        self.allow_outside = allow_outside
+
+    @cached_property
+    def files(self) -> VideoFiles:
+        """The videos below the root, found by one scan."""
+        return VideoFiles(self.root, self.allow_outside)
 
     def find_videos(self) -> Catalogue:
         """The fold's lists, resolved on disk."""
-        files = VideoFiles(self.root)
         official = read_class_index(Path(self.splits) / "classInd.txt")
-        wanted = official if self.classes is None else choose_classes(self.classes, official, ())
-        located = {}
-        for split in ("train", "test"):
-            entries = read_ucf101_list(self._list(split), official)
-            located[split] = locate((entry for entry in entries if entry.class_name in wanted), files)
-        present = {entry.class_name for paths in located.values() for entry, path in paths.items() if path}
-        class_names = choose_classes(self.classes, official, present)
-        records = {split: label_records(paths, class_names, _group) for split, paths in located.items()}
-        accounts = {split: take_account(paths, wanted) for split, paths in located.items()}
-        return Catalogue(
-            class_names,
-            {**self._split(records["train"]), "test": records["test"]},
-            {"train": accounts["train"], "val": accounts["train"], "test": accounts["test"]},
-        )
+        lists = {part: read_ucf101_list(self._list(part), official, self.allow_outside) for part in ("train", "test")}
+        return build_catalogue(lists, lambda entry: self.files.find(entry.name), official, self.classes, self._split)
 
     def explain_missing(self, split: str) -> str:
         """Which list leads to no file."""
@@ -113,26 +101,23 @@ class UCF101DataModule(VideoDataModule):
             return f"{self.root}: no validation clips; choose other val_groups or a larger val_fraction"
         return (
             f"{self.root}: none of the clips in {self._list(split)} is here; "
-            "expected <root>/<class>/v_<class>_gNN_cNN.avi (or .mp4, .mkv, .webm, .mov)"
+            f"expected <root>/<class>/v_<class>_gNN_cNN.avi (or .mp4, .mkv, .webm, .mov), {self.files}"
         )
 
     def _list(self, split: str) -> Path:
         return Path(self.splits) / f"{split}list{self.fold:02d}.txt"
 
-    def _split(self, records: tuple[VideoRecord, ...]) -> dict[str, tuple[VideoRecord, ...]]:
+    def _split(self, records: Mapping[str, RecordTable]) -> dict[str, RecordTable]:
         if self.val_groups is None:
-            return split_by_groups(records, self.val_fraction, seed=self.seed)
-        chosen = {record for record in records if _group_number(record.id) in self.val_groups}
+            return self.split_plan(records)
+        train = records["train"]
+        chosen = [_group_number(video_id) in self.val_groups for video_id in train.ids]
         return {
-            "train": tuple(record for record in records if record not in chosen),
-            "val": tuple(record for record in records if record in chosen),
+            "train": train.take(row for row, validates in enumerate(chosen) if not validates),
+            "val": train.take(row for row, validates in enumerate(chosen) if validates),
+            "test": records["test"],
         }
 
 
 def _group_number(video_id: str) -> int:
     return parse_ucf101_name(PurePosixPath(video_id).name)[1]
-
-
-def _group(video_id: str) -> str:
-    """Groups are numbered within their class, and so are unique only together with it."""
-    return f"{PurePosixPath(video_id).parts[0]}_g{_group_number(video_id):02d}"

@@ -7,9 +7,10 @@ This module imports nothing of the project, so that both packages can share it.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple, TypedDict
+from typing import TYPE_CHECKING, NamedTuple, TypedDict
 
-from torch import Tensor
+if TYPE_CHECKING:  # processes that only decode start without torch
+    from torch import Tensor
 
 __all__ = [
     "ClipSpec",
@@ -52,7 +53,8 @@ class VideoRecord:
     Args:
         id: Unique name within the data set, e.g. ``Archery/v_Archery_g08_c01``.
         path: The file.
-        label: Class index into the data set's class names, None when unknown (prediction on files).
+        label: Class index into the data set's class names; several of them for a multi-label data set, where () says
+            that none holds; None when unknown (prediction on files).
         group: Leakage unit: clips of one group come from one source and never cross a split.
         start: First second that belongs to the sample, None for the file's start.
         end: Last second that belongs to the sample, None for the file's end.
@@ -60,7 +62,7 @@ class VideoRecord:
 
     id: str
     path: str
-    label: int | None
+    label: int | tuple[int, ...] | None
     group: str
     start: float | None = None
     end: float | None = None

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+from layouts import write_hmdb51, write_kinetics, write_ssv2
 from videos import write_audio_only, write_empty, write_text
 
 from temporal_attn.cli import main
@@ -47,7 +48,12 @@ PARTS = {
         "--data.test_groups=1",
         "--data.clips_per_group=1",
     ],
+    "ucf101.yaml": ["--model.freeze=layer1", "--data.val_groups=[7,8]"],
+    "hmdb51.yaml": ["--model.freeze=layer1"],
+    "kinetics400.yaml": ["--data.val_fraction=0.2"],
+    "ssv2.yaml": ["--data.val_fraction=0.2"],
 }
+WRITERS = {"hmdb51.yaml": write_hmdb51, "kinetics400.yaml": write_kinetics, "ssv2.yaml": write_ssv2}
 
 
 def where(config: str, tiny: Path, folder: Path) -> list[str]:
@@ -55,8 +61,12 @@ def where(config: str, tiny: Path, folder: Path) -> list[str]:
     if config == "ucf101_20.yaml":
         cache = f"--data.cache_dir={folder / 'cache'}"
         return [f"--data.root={tiny / 'root'}", f"--data.splits={tiny / 'splits'}", cache]
+    if config == "ucf101.yaml":
+        return [f"--data.root={tiny / 'root'}", f"--data.splits={tiny / 'splits'}"]
     if config == "folder.yaml":
         return [f"--data.root={tiny / 'root'}"]
+    if config in WRITERS:
+        return [f"--data.{key}={value}" for key, value in WRITERS[config](folder / "data").items()]
     return [f"--data.root={folder / 'synthetic'}"]
 
 

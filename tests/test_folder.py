@@ -39,19 +39,20 @@ def test_one_folder_a_class(tmp_path):
 @pytest.mark.parametrize(
     ("pattern", "name"),
     [
-        (r"_(g\d+)_", "v_x_g{group:02d}_c{clip}"),
+        (r"(.+_g\d+)_", "v_{cls}_g{group:02d}_c{clip}"),
         (r"person\d+", "person{group}-{clip}"),
         (r"^(.+)\.\d", "film{group}.{clip}"),
     ],
 )
 def test_groups_stay_whole(tmp_path, pattern, name):
     root = touch(
-        tmp_path, *(f"{c}/{name.format(group=g, clip=k)}.avi" for c in "ab" for g in range(5) for k in range(4))
+        tmp_path, *(f"{c}/{name.format(cls=c, group=g, clip=k)}.avi" for c in "ab" for g in range(5) for k in range(4))
     )
     data = FolderDataModule(root, group_pattern=pattern)
     groups = [{r.group for r in part.records} for part in (data.train_dataset, data.val_dataset, data.test_dataset)]
-    assert [len(part) for part in groups] == [6, 2, 2]
-    assert len(set().union(*groups)) == 10
+    classes = 2 if "{cls}" in name else 1  # the same people may be in both classes
+    assert [len(part) for part in groups] == [3 * classes, classes, classes]
+    assert len(set().union(*groups)) == 5 * classes
 
 
 def test_split_folders(tmp_path):
@@ -94,7 +95,7 @@ def test_lists(tmp_path, caplog):
     assert labels(data.val_dataset) == {("a/1_g01_", 0)}
     assert ids(data.test_dataset) == {"b/4_g04_", "b/2_g02_"}
     assert data.account.missing == ("a/9_g09_",)
-    assert "train and test share 1 groups of clips, e.g. b_g02" in caplog.text
+    assert "train and test share 1 groups of clips, e.g. 2_g02" in caplog.text
     lists["val_list"] = None
     assert len(FolderDataModule(root, **lists, val_fraction=0.5).val_dataset) == 1
     with pytest.raises(UserError, match="neither train_list nor test_list"):
@@ -140,3 +141,47 @@ def test_classes_can_be_chosen(tmp_path):
     assert {record.id[0]: record.label for record in data.train_dataset.records} == {"c": 0, "a": 1}
     data.setup("fit")
     assert data.account.listed == 10
+
+
+def test_folds(tmp_path):
+    root = touch(tmp_path, *(f"{c}/p{g}_{k}.mp4" for c in "ab" for g in range(8) for k in range(2)))
+    tested = []
+    for fold in range(1, 5):
+        data = FolderDataModule(root, group_pattern=r"p\d+", folds=4, fold=fold)
+        parts = [{r.group for r in part.records} for part in (data.train_dataset, data.val_dataset, data.test_dataset)]
+        assert [len(part) for part in parts] == [5, 1, 2]
+        assert len(set().union(*parts)) == 8
+        tested += sorted(parts[2])
+    assert sorted(tested) == [f"p{g}" for g in range(8)]
+    with pytest.raises(UserError, match="folds is 9, but there are only 8 groups"):
+        FolderDataModule(root, group_pattern=r"p\d+", folds=9).setup("fit")
+
+
+def test_folds_of_what_is_split_already(tmp_path):
+    root = touch(tmp_path, "train/a/1.mp4", "test/a/2.mp4")
+    with pytest.raises(UserError, match="folds is given, but the folders train, test say"):
+        FolderDataModule(root, folds=2).setup("fit")
+    with pytest.raises(UserError, match="folds is given beside lists"):
+        FolderDataModule(root, train_list="train.txt", folds=2)
+
+
+def test_lists_that_lead_outside(tmp_path):
+    root = touch(tmp_path / "root", "a/1.mp4")
+    touch(tmp_path, "b/2.mp4")
+    (tmp_path / "train.txt").write_text("a/1.mp4\n../b/2.mp4\n")
+    options = {"train_list": str(tmp_path / "train.txt"), "val_fraction": 0.0}
+    with pytest.raises(UserError, match=r"train.txt, line 2: '../b/2.mp4' points outside .*allow_outside: true"):
+        FolderDataModule(root, **options).setup("fit")
+    data = FolderDataModule(root, **options, allow_outside=True)
+    assert data.class_names == ["a", "b"]
+    assert len(data.train_dataset) == 2
+
+
+def test_a_list_for_the_test_alone(tmp_path):
+    root = touch(tmp_path / "videos", "a/1.mp4", "b/2.mp4")
+    (tmp_path / "test.txt").write_text("a/1.mp4\nb/2.mp4\n")
+    data = FolderDataModule(root, test_list=str(tmp_path / "test.txt"))
+    data.setup("test")
+    assert (len(data.test_dataset), data.account.listed) == (2, 2)
+    with pytest.raises(UserError, match="no videos for train"):
+        data.setup("fit")

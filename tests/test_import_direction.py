@@ -120,7 +120,7 @@ def layer(name: str) -> int:
 
 def test_the_sources_are_found():
     assert {"temporal_attn.model", "datamodules.base", "temporal_attn.keyframes"} <= set(SOURCES)
-    assert "temporal_attn.types" in imports("datamodules.records")
+    assert "temporal_attn.types" in imports("datamodules.records.catalogue")
     assert "datamodules.dataset" in imports("temporal_attn.inference")  # inside a function
 
 

@@ -1,26 +1,25 @@
 from __future__ import annotations
 
 import os
-from collections import defaultdict
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from datamodules.files import VideoFiles
 from datamodules.records import (
     Entry,
+    SplitPlan,
+    build_catalogue,
     choose_classes,
+    in_order,
     label_records,
     locate,
     parse_ucf101_name,
     read_class_index,
     read_path_list,
     read_ucf101_list,
-    split_by_groups,
     take_account,
 )
-from temporal_attn.types import UserError, VideoRecord
+from temporal_attn.types import UserError
 
 CLASSES = ("Archery", "HandstandPushups", "Swing")
 
@@ -60,11 +59,11 @@ def test_malformed_class_index(tmp_path, lines):
 
 def test_lists_with_and_without_labels(tmp_path):
     archery, pushups = "Archery/v_Archery_g08_c01.avi", "HandstandPushups/v_HandStandPushups_g02_c01.avi"
-    expected = [Entry(archery, "Archery"), Entry(pushups, "HandstandPushups")]
+    expected = [Entry(archery, "Archery", "Archery_g08"), Entry(pushups, "HandstandPushups", "HandstandPushups_g02")]
     assert read_ucf101_list(write(tmp_path / "train.txt", f"{archery} 1", f"{pushups} 2"), CLASSES) == expected
     assert read_ucf101_list(write(tmp_path / "test.txt", archery, pushups), CLASSES) == expected
     other_case = pushups.replace("HandstandPushups/", "HandStandPushups/")
-    assert read_ucf101_list(write(tmp_path / "case.txt", other_case), CLASSES)[0].class_name == "HandstandPushups"
+    assert read_ucf101_list(write(tmp_path / "case.txt", other_case), CLASSES)[0].classes == "HandstandPushups"
 
 
 @pytest.mark.parametrize(
@@ -75,7 +74,7 @@ def test_lists_with_and_without_labels(tmp_path):
         ("Archery/v_Archery_g08_c02.avi 3", "label 3 is Swing"),
         ("Archery/v_Archery_g08_c02.avi one", "expected '<class>/v_<class>_gNN_cNN.avi'"),
         ("Archery/holiday.avi 1", "expected '<class>/v_<class>_gNN_cNN.avi'"),
-        ("v_Archery_g08_c02.avi 1", "expected '<class>/<video>'"),
+        ("v_Archery_g08_c02.avi 1", "expected '<class>/v_<class>_gNN_cNN.avi'"),
         ("Boxing/v_Boxing_g08_c02.avi 1", "class 'Boxing' is not in the class index"),
         ("../Archery/v_Archery_g08_c02.avi 1", "points outside"),
         ("Archery/../../v_Archery_g08_c02.avi 1", "points outside"),
@@ -100,8 +99,12 @@ def test_lists_that_cannot_be_read(tmp_path):
     with pytest.raises(UserError, match="not a text file"):
         read_path_list(tmp_path / "video.mp4")
     twice = write(tmp_path / "twice.txt", "a/one.mp4", "a/two.mp4", "a/one.mp4")
-    with pytest.raises(UserError, match=r"a/one\.mp4 is listed twice"):
+    with pytest.raises(UserError, match=r"twice.txt, line 3: a/one\.mp4 is listed twice, first in .*twice.txt, line 1"):
         read_path_list(twice)
+    for nothing in ("", "\ufeff", "\r\n  \n"):
+        (tmp_path / "nothing.txt").write_text(nothing, encoding="utf-8")
+        with pytest.raises(UserError, match=r"nothing.txt: empty; expected lines '<class>/<video>'"):
+            read_path_list(tmp_path / "nothing.txt")
 
 
 def test_path_lists_allow_spaces_and_byte_order_marks(tmp_path):
@@ -120,33 +123,36 @@ def test_official_lists(shared_data, fold):
     test = read_ucf101_list(lists / f"testlist{fold:02d}.txt", classes)
     assert len(classes) == 101
     assert len(train) + len(test) == 13_320 == len({entry.id for entry in train + test})
-    assert {entry.class_name for entry in train} == {entry.class_name for entry in test} == set(classes)
+    assert {entry.classes for entry in train} == {entry.classes for entry in test} == set(classes)
 
 
 def test_lists_are_resolved_without_asking_for_each_file(tmp_path, monkeypatch):
     touch(tmp_path, *(f"A/{i}.mp4" for i in range(50)))
     files = VideoFiles(tmp_path)
-    monkeypatch.setattr(os, "stat", None)  # no more questions to the disk
-    located = locate([Entry(f"A/{i}.avi", "A") for i in range(60)], files)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "stat", None)  # no more questions to the disk
+        located = locate([Entry(f"A/{i}.avi", "A") for i in range(60)], lambda entry: files.find(entry.name))
     assert sum(path is not None for path in located.values()) == 50
 
 
 def test_account_and_labels(tmp_path):
     touch(tmp_path, "Swing/a.mp4", "Swing/b.mp4", "Archery/c.mp4")
     names = ["Swing/a.avi", "Swing/gone.avi", "Archery/c.avi", "Diving/d.avi"]
-    located = locate([Entry(name, name.split("/")[0]) for name in names], VideoFiles(tmp_path))
+    files = VideoFiles(tmp_path)
+    entries = [Entry(name, name.split("/")[0], name.upper()) for name in names]
+    located = locate(entries, lambda entry: files.find(entry.name))
     account = take_account(located, ["Archery", "Diving", "Swing"])
     assert (account.listed, account.found, account.num_classes) == (4, 2, 3)
     assert account.missing == ("Swing/gone", "Diving/d")
     assert account.empty_classes == ("Diving",)
     assert str(account) == "2 of 4 listed files found, 2 of 3 classes"
-    records = label_records(located, ["Swing", "Archery"], group_of=lambda video_id: video_id.upper())
+    records = label_records(located, ["Swing", "Archery"])
     assert [(record.id, record.label, record.group) for record in records] == [
-        ("Swing/a", 0, "SWING/A"),
-        ("Archery/c", 1, "ARCHERY/C"),
+        ("Swing/a", 0, "SWING/A.AVI"),
+        ("Archery/c", 1, "ARCHERY/C.AVI"),
     ]
-    assert label_records(located, ["Archery"], str)[0].label == 0
-    assert len(label_records(located, ["Archery"], str)) == 1
+    assert label_records(located, ["Archery"])[0].label == 0
+    assert len(label_records(located, ["Archery"])) == 1
 
 
 def test_choosing_classes():
@@ -158,59 +164,45 @@ def test_choosing_classes():
         choose_classes(["a", "a"], ["a"], ())
 
 
-# Splits
-
-classes_of_groups = st.lists(st.integers(1, 12), min_size=1, max_size=4)
-
-
-def make_records(groups_per_class, clips=3):
-    return [
-        VideoRecord(f"{label}/g{group}_c{clip}", "", label, f"{label}_g{group}")
-        for label, groups in enumerate(groups_per_class)
-        for group in range(groups)
-        for clip in range(clips)
-    ]
+def test_entries_with_several_classes_or_none():
+    several = Entry("a.mp4", ("Swing", "Archery")), Entry("b.mp4", ()), Entry("c.mp4", None), Entry("d.mp4", "Boxing")
+    located = {entry: entry.name for entry in several}
+    assert label_records(located, ["Archery", "Boxing", "Swing"]).labels == [(0, 2), (), None, 1]
+    assert label_records(located, ["Swing"]).labels == [(0,), (), None]
 
 
-def by_class(records):
-    groups = defaultdict(set)
-    for record in records:
-        groups[record.label].add(record.group)
-    return groups
+def test_segments_are_named_by_their_seconds():
+    first, second = Entry("a.mp4", "x", None, 0.0, 2.5), Entry("a.mp4", "y", None, 2.5)
+    assert (first.id, second.id) == ("a@0.0-2.5", "a@2.5-")
+    table = label_records({first: "a.mp4", second: "a.mp4"}, ["x", "y"])
+    assert table.groups == ["a", "a"]  # two moments of one recording
+    assert [(r.start, r.end) for r in table] == [(0.0, 2.5), (2.5, None)]
 
 
-@given(classes_of_groups, st.floats(0, 0.49), st.floats(0, 0.49), st.integers(0, 99))
-def test_splits_keep_groups_whole_and_classes_everywhere(groups_per_class, val, test, seed):
-    records = make_records(groups_per_class)
-    split = split_by_groups(records, val, test, seed)
-    assert sorted(r.id for part in split.values() for r in part) == sorted(r.id for r in records)
-    groups = {name: by_class(part) for name, part in split.items()}
-    for label, count in enumerate(groups_per_class):
-        train_groups, val_groups, test_groups = (groups[name][label] for name in ("train", "val", "test"))
-        assert len(train_groups) + len(val_groups) + len(test_groups) == count  # no group twice
-        assert train_groups
-        assert bool(val_groups) == (val > 0 and count > 1)
-        assert bool(test_groups) == (test > 0 and count > 1 + len(val_groups))
-        if count > 3:
-            assert abs(len(val_groups) - val * count) <= 1
+def test_two_entries_that_lead_to_one_file(tmp_path):
+    touch(tmp_path, "A/1.mp4")
+    files = VideoFiles(tmp_path)
+    with pytest.raises(UserError, match=r"1.mp4: listed twice, as A/1.avi and as a/1.mp4"):
+        locate([Entry("A/1.avi", "A"), Entry("a/1.mp4", "A")], lambda entry: files.find(entry.name))
 
 
-@given(st.lists(st.integers(2, 12), min_size=2, max_size=4), st.integers(0, 99))
-def test_a_class_is_split_alike_whatever_else_is_there(groups_per_class, seed):
-    records = make_records(groups_per_class)
-    alone = [record for record in records if record.label == 1]
-    whole, part = split_by_groups(records, 0.25, 0.25, seed), split_by_groups(alone, 0.25, 0.25, seed)
-    for name in whole:
-        assert [record for record in whole[name] if record.label == 1] == list(part[name])
+def test_a_catalogue_of_parts():
+    parts = {
+        "train": [Entry(f"{c}/{i}", c, f"{c}{i // 2}") for c in ("b", "a", "c") for i in range(8)],
+        "test": [Entry("b/9", "b"), Entry("c/9", "c"), Entry("d/9", "d")],
+    }
+    on_disk = {entry.name for entries in parts.values() for entry in entries if entry.classes in ("a", "b")}
+    catalogue = build_catalogue(
+        parts, lambda entry: entry.name if entry.name in on_disk else None, ["d", "b", "a", "c"], None, SplitPlan(0.25)
+    )
+    assert catalogue.class_names == ("b", "a")
+    assert {split: len(records) for split, records in catalogue.records.items()} == {"train": 12, "val": 4, "test": 1}
+    assert catalogue.accounts["val"] == catalogue.accounts["train"]
+    assert str(catalogue.accounts["train"]) == "16 of 24 listed files found, 2 of 4 classes"
+    assert catalogue.accounts["test"].missing == ("c/9", "d/9")
 
 
-def test_another_seed_is_another_split():
-    records = make_records([10, 10])
-    assert split_by_groups(records, 0.3, seed=0) == split_by_groups(records, 0.3, seed=0)
-    assert split_by_groups(records, 0.3, seed=0)["val"] != split_by_groups(records, 0.3, seed=1)["val"]
-
-
-@pytest.mark.parametrize(("val", "test"), [(-0.1, 0), (1, 0), (0, 1.5), (0.5, 0.5)])
-def test_impossible_fractions(val, test):
-    with pytest.raises(UserError, match="fraction"):
-        split_by_groups(make_records([3]), val, test)
+def test_the_order_of_classes():
+    numbers = {"train": [Entry("a", "10"), Entry("b", "9")], "test": [Entry("c", ("1", "2"))]}
+    assert in_order(numbers) == ("1", "2", "9", "10")
+    assert in_order({"all": [Entry("a", "10"), Entry("b", "9"), Entry("c", "x")]}) == ("10", "9", "x")
