@@ -17,10 +17,14 @@ from pytorch_lightning.trainer.states import TrainerFn
 from torch.utils.data import DataLoader
 
 from datamodules.dataset import VideoDataset, collate_clips
+from datamodules.decoding import SafeOpener
+from datamodules.exclusion import read_exclusions
 from datamodules.files import expand_paths
+from datamodules.manifest import Manifest
 from datamodules.options import AugmentOptions, ClipOptions, LoaderOptions
-from datamodules.readers import describe_engines, summarise_engines
-from datamodules.records import Account, Catalogue
+from datamodules.readers import describe_engines
+from datamodules.records import Account, Catalogue, RecordTable
+from datamodules.resume import ResumableLoader, ResumableSampler
 from datamodules.samplers import EpochSampler
 from datamodules.transforms import ClipAugment
 from temporal_attn.types import ClipSpec, FailedVideo, UserError, VideoBatch, VideoRecord
@@ -49,10 +53,11 @@ class VideoDataModule(pl.LightningDataModule, ABC):
     Args:
         clip: How frames are picked and sized.
         augment: What training does to clips.
-        loader: Batch size and workers.
+        loader: Batch size and workers, and what care is taken of files that may be broken.
         reader: ``auto``, or one engine for all files: ``decord`` or ``pyav``.
         seed: Decides the split, the order of epochs, and every random draw.
-        cache_dir: Folder for what callbacks may store of the data set; None stores nothing.
+        cache_dir: Folder for what callbacks may store of the data set, and where `temporal-attn doctor` may have left
+            its manifest; None stores nothing.
         predict_paths: Files, folders and glob patterns of `predict`; None predicts on the test part.
 
     Raises:
@@ -100,11 +105,11 @@ class VideoDataModule(pl.LightningDataModule, ABC):
 
     @cached_property
     def catalogue(self) -> Catalogue:
-        """The data set as it lies on disk, scanned once."""
-        catalogue = self.find_videos()
+        """The data set as it lies on disk, scanned once, without the videos that are excluded."""
+        catalogue = self._without_excluded(self.find_videos())
         if not any(catalogue.records.values()):
             raise UserError(self.explain_missing("train"))
-        groups = {split: {record.group for record in records} for split, records in catalogue.records.items()}
+        groups = {split: set(records.groups) for split, records in catalogue.records.items()}
         for one, other in combinations(groups, 2):
             shared = sorted(groups[one] & groups[other])
             if shared:
@@ -135,7 +140,7 @@ class VideoDataModule(pl.LightningDataModule, ABC):
         account = self._own_account(split)
         if split == "predict" or model_names is None:
             return account
-        present = {record.label for record in self._records(split)}
+        present = _classes_in(self._records(split))
         empty = tuple(name for label, name in enumerate(model_names) if label not in present)
         return replace(account, num_classes=len(model_names), empty_classes=empty)
 
@@ -166,7 +171,15 @@ class VideoDataModule(pl.LightningDataModule, ABC):
 
     def dataset(self, split: str) -> VideoDataset:
         """The dataset of a split under the class names and clip of now; the same object as long as they hold."""
-        dataset = VideoDataset(self._records(split), self.clip_spec, split == "train", self.reader, self.seed)
+        dataset = VideoDataset(
+            self._records(split),
+            self.clip_spec,
+            split == "train",
+            self.reader,
+            self.seed,
+            self._open_video,
+            len(self.class_names) if self._is_multi_label else None,
+        )
         known = self._datasets.get(split)
         if known is not None and (known.records, known.clip) == (dataset.records, dataset.clip):
             return known
@@ -243,8 +256,8 @@ class VideoDataModule(pl.LightningDataModule, ABC):
     def _announce(self) -> None:
         splits = _SPLITS[self._stage]
         _log.info("%s: %s", self._stage, self._own_account(splits[0]))
-        paths = [record.path for split in splits for record in self._own_records(split)]
-        _log.info("%s: %s", self._stage, describe_engines(summarise_engines(paths, self.reader), len(paths)))
+        paths = [path for split in splits for path in self._own_records(split).paths]
+        _log.info("%s: %s", self._stage, describe_engines(self._open_video.summarise(paths, self.reader), len(paths)))
 
     def _model(self) -> pl.LightningModule | None:
         return None if self.trainer is None else self.trainer.lightning_module
@@ -254,13 +267,34 @@ class VideoDataModule(pl.LightningDataModule, ABC):
         return None if names is None else list(names)
 
     @cached_property
-    def _predict_records(self) -> tuple[VideoRecord, ...]:
+    def _open_video(self) -> SafeOpener:
+        manifest = None if self.cache_dir is None else Manifest.load(self.cache_dir)
+        return SafeOpener(self.loader.sandbox, self.loader.decode_timeout, manifest)
+
+    @cached_property
+    def _is_multi_label(self) -> bool:
+        """Whether videos belong to several classes; files to predict on belong to none."""
+        if self._stage == "predict" and self.predict_paths:
+            return False
+        return any(isinstance(label, tuple) for records in self.catalogue.records.values() for label in records.labels)
+
+    def _without_excluded(self, catalogue: Catalogue) -> Catalogue:
+        if self.loader.exclude is None:
+            return catalogue
+        excluded = read_exclusions(self.loader.exclude)
+        kept = {split: excluded.filter(records) for split, records in catalogue.records.items()}
+        count = sum(map(len, catalogue.records.values())) - sum(map(len, kept.values()))
+        _log.warning("%s: %d videos of the data set are left out", self.loader.exclude, count)
+        return replace(catalogue, records=kept)
+
+    @cached_property
+    def _predict_records(self) -> RecordTable:
         if not self.predict_paths:
             return self.catalogue.records["test"]
         files = expand_paths(self.predict_paths)
-        return tuple(VideoRecord(id=path, path=path, label=None, group=path) for path in files)
+        return RecordTable(VideoRecord(id=path, path=path, label=None, group=path) for path in files)
 
-    def _own_records(self, split: str) -> tuple[VideoRecord, ...]:
+    def _own_records(self, split: str) -> RecordTable:
         return self._predict_records if split == "predict" else self.catalogue.records[split]
 
     def _own_account(self, split: str) -> Account:
@@ -269,7 +303,7 @@ class VideoDataModule(pl.LightningDataModule, ABC):
         count = len(self._predict_records)
         return Account(listed=count, found=count, missing=(), num_classes=0, empty_classes=())
 
-    def _records(self, split: str) -> tuple[VideoRecord, ...]:
+    def _records(self, split: str) -> RecordTable:
         """Records whose labels index `class_names`."""
         records, names = self._own_records(split), self._model_class_names()
         if split == "predict" or names is None:
@@ -281,8 +315,7 @@ class VideoDataModule(pl.LightningDataModule, ABC):
                 f"the model does not know the classes {', '.join(unknown)}; leave them out with `classes`, "
                 f"which may name {', '.join(names)}"
             )
-        label_of = {label: names.index(name) for label, name in enumerate(own)}
-        return tuple(replace(record, label=label_of[record.label]) for record in records if record.label is not None)
+        return records.relabel([names.index(name) for name in own])
 
     def _announce_model(self, split: str, dataset: VideoDataset) -> None:
         """Says where the model's class names and clip differ from what was asked for here."""
@@ -290,26 +323,41 @@ class VideoDataModule(pl.LightningDataModule, ABC):
         changed = [f"{key} {value} instead of {own[key]}" for key, value in dataset.clip.items() if value != own[key]]
         if changed:
             _log.info("%s: clips are cut as the model was trained: %s", split, ", ".join(changed))
-        present = {record.label for record in dataset.records}
+        present = _classes_in(dataset.records)
         absent = [name for label, name in enumerate(self._model_class_names() or ()) if label not in present]
         if split != "predict" and absent:
             _log.warning("%s: %d classes of the model have no clips: %s", split, len(absent), ", ".join(absent))
 
     def _dataloader(self, split: str) -> DataLoader[VideoBatch]:
         dataset, options = self.dataset(split), self.loader
-        sampler = EpochSampler(dataset, self.seed) if split == "train" else None
+        sampler = self._train_sampler(dataset) if split == "train" else None
         parallel = options.num_workers > 0
-        loader: DataLoader[Any] = DataLoader(
+        loader_class: type[DataLoader[Any]] = ResumableLoader if split == "train" else DataLoader
+        return loader_class(
             dataset,
             batch_size=options.batch_size,
             sampler=sampler,
             drop_last=sampler is not None and len(sampler) >= options.batch_size,
             num_workers=options.num_workers,
-            collate_fn=partial(collate_clips, clip=dataset.clip),
+            collate_fn=partial(collate_clips, clip=dataset.clip, multi_label=dataset.multi_label),
             pin_memory=options.pins_memory,
             multiprocessing_context=options.multiprocessing_context if parallel else None,
             persistent_workers=parallel,
             prefetch_factor=options.prefetch_factor if parallel else None,
             generator=torch.Generator().manual_seed(self.seed),  # leaves the global generator alone
         )
-        return loader
+
+    def _train_sampler(self, dataset: VideoDataset) -> ResumableSampler:
+        return ResumableSampler(EpochSampler(dataset, self.seed), self.loader.batch_size, self._batches_done)
+
+    def _batches_done(self) -> int:
+        """Batches of the running epoch that training has finished."""
+        if self.trainer is None:
+            return 0
+        progress: Any = self.trainer.fit_loop.epoch_loop.batch_progress.current
+        return int(progress.processed)
+
+
+def _classes_in(records: RecordTable) -> set[int]:
+    labels = (label for label in records.labels if label is not None)
+    return {index for label in labels for index in (label if isinstance(label, tuple) else (label,))}

@@ -17,7 +17,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from datamodules.decoding import VideoOpener
 from datamodules.readers import open_reader
+from datamodules.records import RecordTable
 from datamodules.samplers import Indices, Mask, dense_indices, uniform_indices
 from temporal_attn.types import ClipSpec, FailedVideo, VideoBatch, VideoError, VideoRecord
 
@@ -35,7 +37,7 @@ class ClipItem(TypedDict, total=False):
         mask: (T,) bool, True = a real frame; padding repeats the last real one.
         pts: (T,) float32, seconds of each frame in its file.
         frame_index: (T,) int64, display-order index of each frame in its file.
-        label: Class index, -1 = unknown.
+        label: Class index, -1 = unknown; of a multi-label data set (K,) float, 1 for each class that holds.
         video_id: Name of the video.
         view_id: Which clip of the video this is.
         index: Position of the video in its data set.
@@ -48,7 +50,7 @@ class ClipItem(TypedDict, total=False):
     mask: Tensor
     pts: Tensor
     frame_index: Tensor
-    label: int
+    label: int | Tensor
     video_id: str
     view_id: int
     index: int
@@ -82,16 +84,18 @@ class DecodedClips:
         clip: How a clip is cut.
         train: Whether frames are drawn at random.
         reader: Engine of `datamodules.readers.open_reader`.
+        open_video: Opens a file: `open_reader`, or what takes more care, such as `datamodules.decoding.SafeOpener`.
     """
 
-    def __init__(self, clip: ClipSpec, train: bool, reader: str) -> None:
+    def __init__(self, clip: ClipSpec, train: bool, reader: str, open_video: VideoOpener = open_reader) -> None:
         self.clip = clip
         self.train = train
         self.reader = reader
+        self.open_video = open_video
 
     def __call__(self, record: VideoRecord, rng: np.random.Generator) -> dict[str, Tensor]:
         """Frames and their mask, pts and frame_index."""
-        with open_reader(record.path, self.reader, short_side=self.clip["resize"]) as video:
+        with self.open_video(record.path, self.reader, self.clip["resize"]) as video:
             first, length = _frames_between(video.pts, record)
             indices, mask = _sample(length, self.clip, rng if self.train else None)
             indices += first
@@ -116,17 +120,28 @@ class VideoDataset(Dataset[ClipItem | FailedVideo]):
         train: Whether frames are drawn at random.
         reader: Engine of `datamodules.readers.open_reader`.
         seed: Not negative.
+        open_video: Opens a file, see `DecodedClips`.
+        multi_label: K, the number of classes, of a data set whose videos belong to several; None where each has one.
     """
 
     def __init__(
-        self, records: Sequence[VideoRecord], clip: ClipSpec, train: bool = False, reader: str = "auto", seed: int = 0
+        self,
+        records: Sequence[VideoRecord],
+        clip: ClipSpec,
+        train: bool = False,
+        reader: str = "auto",
+        seed: int = 0,
+        open_video: VideoOpener = open_reader,
+        multi_label: int | None = None,
     ) -> None:
-        self.records = tuple(records)
+        self.records = records if isinstance(records, RecordTable) else RecordTable(records)
         self.clip = clip
         self.train = train
         self.reader = reader
         self.seed = seed
-        self.source: ClipSource = DecodedClips(clip, train, reader)
+        self.open_video = open_video
+        self.multi_label = multi_label
+        self.source: ClipSource = DecodedClips(clip, train, reader, open_video)
 
     def __len__(self) -> int:
         """Number of videos."""
@@ -148,17 +163,16 @@ class VideoDataset(Dataset[ClipItem | FailedVideo]):
                 id=record.id,
                 path=record.path,
                 reason=error.reason,
-                label=UNKNOWN_LABEL if record.label is None else record.label,
+                label=record.label if isinstance(record.label, int) else UNKNOWN_LABEL,
                 group=record.group,
                 index=index,
             )
         return self.item(record, fields, index, seed)
 
-    @staticmethod
-    def item(record: VideoRecord, fields: dict[str, Tensor], index: int, seed: int) -> ClipItem:
+    def item(self, record: VideoRecord, fields: dict[str, Tensor], index: int, seed: int) -> ClipItem:
         """A source's tensors and what is known of their video."""
         known = {
-            "label": UNKNOWN_LABEL if record.label is None else record.label,
+            "label": self._label(record),
             "video_id": record.id,
             "view_id": 0,
             "index": index,
@@ -166,6 +180,14 @@ class VideoDataset(Dataset[ClipItem | FailedVideo]):
             "seed": seed,
         }
         return cast(ClipItem, {**fields, **known})
+
+    def _label(self, record: VideoRecord) -> int | Tensor:
+        """Class index, or (K,) multi-hot."""
+        if self.multi_label is None:
+            return record.label if isinstance(record.label, int) else UNKNOWN_LABEL
+        if record.label is None:
+            return torch.full((self.multi_label,), float(UNKNOWN_LABEL))
+        return torch.zeros(self.multi_label).index_fill(0, torch.tensor(record.label, dtype=torch.int64).reshape(-1), 1)
 
     def randomness(self, record: VideoRecord, epoch: int) -> tuple[np.random.Generator, int]:
         """Generator of a sample's frames, and the seed of its augmentation.
@@ -197,7 +219,9 @@ def load_clip(path: str | Path, clip: ClipSpec, reader: str = "auto", record: Vi
     return collate_clips([dataset.item(record, fields, index=0, seed=0)])
 
 
-def collate_clips(items: Sequence[ClipItem | FailedVideo], clip: ClipSpec | None = None) -> VideoBatch:
+def collate_clips(
+    items: Sequence[ClipItem | FailedVideo], clip: ClipSpec | None = None, multi_label: int | None = None
+) -> VideoBatch:
     """Clips of one length become a batch; what could not be read is listed beside it.
 
     Frames of a training batch share their short side but not always their shape: they are cut centrally to the smallest
@@ -206,6 +230,7 @@ def collate_clips(items: Sequence[ClipItem | FailedVideo], clip: ClipSpec | None
     Args:
         items: From `VideoDataset`.
         clip: Gives T and the crop of a batch in which every video failed, which else has T = H = W = 0.
+        multi_label: K of a multi-label data set: such a batch too has labels (B, K).
 
     Returns:
         A batch of B = the clips that could be read, 0 included.
@@ -217,7 +242,7 @@ def collate_clips(items: Sequence[ClipItem | FailedVideo], clip: ClipSpec | None
         mask=_stack([item["mask"] for item in clips], torch.empty(0, num_frames).bool()),
         pts=_stack([item["pts"] for item in clips], torch.empty(0, num_frames)),
         frame_index=_stack([item["frame_index"] for item in clips], torch.empty(0, num_frames).long()),
-        label=torch.tensor([item["label"] for item in clips], dtype=torch.int64),
+        label=_stack_labels([item["label"] for item in clips], multi_label),
         video_id=[item["video_id"] for item in clips],
         view_id=torch.tensor([item["view_id"] for item in clips], dtype=torch.int64),
         index=torch.tensor([item["index"] for item in clips], dtype=torch.int64),
@@ -253,6 +278,12 @@ def _centre_crop(frames: Tensor, height: int, width: int) -> Tensor:
     """Middle of (..., H, W)."""
     top, left = (frames.shape[-2] - height) // 2, (frames.shape[-1] - width) // 2
     return frames[..., top : top + height, left : left + width]
+
+
+def _stack_labels(labels: list[int | Tensor], multi_label: int | None) -> Tensor:
+    if multi_label is None:
+        return torch.tensor(labels, dtype=torch.int64)
+    return _stack([torch.as_tensor(label) for label in labels], torch.empty(0, multi_label))
 
 
 def _stack_frames(clips: list[Tensor], empty: Tensor) -> Tensor:

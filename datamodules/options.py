@@ -105,9 +105,15 @@ class LoaderOptions:
             therefore ``spawn``, or the faster ``forkserver`` where the system has it; ``fork`` at your own risk.
         prefetch_factor: Batches that each worker keeps ready.
         pin_memory: Page-locked memory for copies to the GPU; None: exactly when CUDA is available.
+        sandbox: Whether files are decoded in a process of their own, which is killed when the decoder hangs: ``auto``
+            for those that no scan has found to be good (`temporal-attn doctor` scans), ``true`` for all, ``false`` for
+            none.
+        decode_timeout: Seconds after which a decoder in such a process counts as hanging.
+        exclude: Text file of videos to leave out, as ``temporal-attn doctor --quarantine`` writes it; None leaves out
+            nothing.
 
     Raises:
-        UserError: A number is too small, or the context is unknown.
+        UserError: A number is too small, or a word is unknown.
     """
 
     batch_size: int = 8
@@ -115,6 +121,9 @@ class LoaderOptions:
     multiprocessing_context: Literal["spawn", "forkserver", "fork"] = "spawn"
     prefetch_factor: int = 2
     pin_memory: bool | None = None
+    sandbox: bool | Literal["auto"] = "auto"
+    decode_timeout: float = 60.0
+    exclude: str | None = None
 
     def __post_init__(self) -> None:
         _require(self.batch_size >= 1, "loader.batch_size", self.batch_size, "1 or more")
@@ -123,6 +132,8 @@ class LoaderOptions:
         contexts = ("spawn", "forkserver", "fork")
         context = self.multiprocessing_context
         _require(context in contexts, "loader.multiprocessing_context", context, ", ".join(contexts))
+        _require(self.sandbox in (True, False, "auto"), "loader.sandbox", self.sandbox, "true, false or auto")
+        _require(self.decode_timeout > 0, "loader.decode_timeout", self.decode_timeout, "a positive number of seconds")
 
     @property
     def pins_memory(self) -> bool:

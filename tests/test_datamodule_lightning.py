@@ -4,6 +4,7 @@ import json
 import logging
 import shutil
 import sys
+from dataclasses import replace
 from unittest import mock
 
 import pytest
@@ -16,7 +17,9 @@ import datamodules.ucf101
 from datamodules import FolderDataModule, VideoDataModule
 from datamodules.base import TooManyFailures
 from datamodules.dataset import load_clip
+from datamodules.manifest import scan
 from datamodules.options import AugmentOptions, ClipOptions, LoaderOptions
+from datamodules.records import RecordTable
 from temporal_attn.types import UserError
 from tests.videos import numbered_frames, write_empty, write_text, write_video
 
@@ -169,6 +172,58 @@ def test_a_resumed_run_sees_what_an_uninterrupted_one_sees(root, tmp_path):
     assert torch.equal(whole.head.weight, resumed.head.weight)
 
 
+class SaveAfter(pl.Callback):
+    """Saves a checkpoint after some training batches, counted over all epochs, while workers fetch ahead."""
+
+    def __init__(self, folder, *counts):
+        self.folder = folder
+        self.counts = counts
+
+    def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx):
+        count = len(module.seen["train"])
+        if count in self.counts:
+            trainer.save_checkpoint(self.folder / f"{count}.ckpt")
+
+
+@pytest.mark.parametrize(("count", "num_workers"), [(3, 0), (4, 0), (5, 2)])
+def test_a_run_resumed_in_mid_epoch_sees_exactly_the_rest(root, tmp_path, count, num_workers, recwarn):
+    whole, resumed = Foreign(), Foreign()
+    whole_trainer = make_trainer(tmp_path, max_epochs=3, callbacks=SaveAfter(tmp_path, count))
+    whole_trainer.fit(whole, datamodule=make(root, val_fraction=0.0, test_fraction=0.4))
+    data = make(root, num_workers, val_fraction=0.0, test_fraction=0.4)
+    make_trainer(tmp_path, max_epochs=3).fit(resumed, datamodule=data, ckpt_path=str(tmp_path / f"{count}.ckpt"))
+    rest = whole.seen["train"][count:]
+    assert len(whole.seen["train"]) == 12
+    assert [batch["epoch"] for batch in resumed.seen["train"]] == [batch["epoch"] for batch in rest]
+    assert names(resumed.seen["train"]) == names(rest)
+    assert all(torch.equal(a["video"], b["video"]) for a, b in zip(resumed.seen["train"], rest, strict=True))
+    assert torch.equal(whole.head.weight, resumed.head.weight)
+    assert not [warning for warning in recwarn if "not resumable" in str(warning.message)]
+
+
+def test_a_run_that_dies_in_mid_step_does_that_step_again(root, tmp_path):
+    class Dying(Foreign):
+        def training_step(self, batch, batch_idx):
+            if len(self.seen["train"]) == 2:
+                self.trainer.save_checkpoint(tmp_path / "dying.ckpt")
+                raise KeyError("stop")
+            return super().training_step(batch, batch_idx)
+
+    whole, resumed = Foreign(), Foreign()
+    make_trainer(tmp_path).fit(whole, datamodule=make(root))
+    with pytest.raises(KeyError):
+        make_trainer(tmp_path).fit(Dying(), datamodule=make(root))
+    make_trainer(tmp_path).fit(resumed, datamodule=make(root), ckpt_path=str(tmp_path / "dying.ckpt"))
+    assert names(resumed.seen["train"]) == names(whole.seen["train"][2:])
+
+
+def test_another_batch_size_after_a_stop_is_said(root, tmp_path, caplog):
+    make_trainer(tmp_path, callbacks=SaveAfter(tmp_path, 1)).fit(Foreign(), datamodule=make(root))
+    module = Foreign()
+    make_trainer(tmp_path).fit(module, datamodule=make(root, batch_size=3), ckpt_path=str(tmp_path / "1.ckpt"))
+    assert "another batch_size" in caplog.text
+
+
 def test_loading_leaves_the_global_generator_alone(root):
     data = make(root)
     data.setup("fit")
@@ -271,6 +326,42 @@ def test_a_few_failures_do_not_stop_training(root, tmp_path):
     make_trainer(tmp_path, max_epochs=2).fit(module, datamodule=data)
     assert set(data.failures["train"]) == {record.id for record in broken}
     assert len(names(module.seen["train"])) == 2 * 4
+
+
+class MultiLabel(FolderDataModule):
+    """Every video of one class belongs to the next one too."""
+
+    def find_videos(self):
+        found = super().find_videos()
+        records = {
+            split: RecordTable(replace(record, label=(record.label, (record.label + 1) % 3)) for record in table)
+            for split, table in found.records.items()
+        }
+        return replace(found, records=records)
+
+
+def test_several_labels_a_video(root, tmp_path):
+    module = Foreign()
+    data = MultiLabel(str(root), clip=CLIP, loader=LoaderOptions(batch_size=2))
+    make_trainer(tmp_path).fit(module, datamodule=data)
+    for batch in module.seen["train"]:
+        assert batch["label"].shape == (2, 3)
+        assert batch["label"].sum(1).tolist() == [2, 2]
+        for video_id, label in zip(batch["video_id"], batch["label"], strict=True):
+            assert label[CLASSES.index(video_id.split("/")[0])] == 1
+
+
+def test_a_manifest_in_the_cache_folder_is_used(root, tmp_path):
+    bad = root / "swing" / "v_g00_c01.mp4"
+    write_text(bad)
+    scan(sorted(root.glob("*/*.mp4")), tmp_path / "cache")
+    data, module = make(root, val_fraction=0.0, test_fraction=0.0, cache_dir=str(tmp_path / "cache")), Foreign()
+    with mock.patch("datamodules.decoding.SandboxedReader", side_effect=AssertionError("a known file in a sandbox")):
+        make_trainer(tmp_path).fit(module, datamodule=data)
+    assert len(names(module.seen["train"])) + len(data.failures["train"]) == 14  # in batches of 2
+    for video in data.failures["train"].values():
+        assert video["path"] == str(bad)
+        assert "as the manifest says" in video["reason"]
 
 
 # Class names and clips that come with a checkpoint
@@ -377,11 +468,12 @@ def test_options_are_nested_on_the_command_line():
         *(*MODEL, "--data", "UCF101DataModule", "--data.root", "videos", "--data.splits", "lists"),
         *("--data.clip.num_frames", "5", "--data.augment.scale", "[0.3, 0.9]", "--data.val_groups", "[22, 23]"),
         *("--data.loader.num_workers", "3", "--data.classes", "[Swing]"),
+        *("--data.loader.sandbox", "false", "--data.loader.decode_timeout", "7.5"),
     ).datamodule
     assert isinstance(data, datamodules.UCF101DataModule)
     assert data.clip == ClipOptions(num_frames=5)
     assert data.augment.options == AugmentOptions(scale=(0.3, 0.9))
-    assert data.loader == LoaderOptions(num_workers=3)
+    assert data.loader == LoaderOptions(num_workers=3, sandbox=False, decode_timeout=7.5)
     assert data.val_groups == [22, 23]
 
 
@@ -425,6 +517,8 @@ def test_options_out_of_range_on_the_command_line():
         (lambda: LoaderOptions(num_workers=-1), "loader.num_workers"),
         (lambda: LoaderOptions(prefetch_factor=0), "loader.prefetch_factor"),
         (lambda: LoaderOptions(multiprocessing_context="thread"), "spawn, forkserver, fork"),
+        (lambda: LoaderOptions(sandbox="always"), "loader.sandbox is 'always'; it has to be true, false or auto"),
+        (lambda: LoaderOptions(decode_timeout=0), "loader.decode_timeout"),
         (lambda: FolderDataModule("videos", seed=-1), "seed is -1"),
     ],
 )

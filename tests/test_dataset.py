@@ -10,9 +10,11 @@ import torch
 from torch.utils.data import DataLoader
 
 from datamodules.dataset import VideoDataset, collate_clips, load_clip
+from datamodules.decoding import SandboxedReader
 from datamodules.options import ClipOptions
 from datamodules.readers import open_reader
 from datamodules.samplers import EpochSampler
+from datamodules.sandbox import Sandbox
 from temporal_attn.types import VideoError, VideoRecord
 from tests.videos import numbered_frames, read_numbers, write_empty, write_video
 
@@ -143,6 +145,35 @@ def test_a_file_gives_the_clip_of_its_evaluation(folder):
     assert bare["video_id"] == [str(folder / "1.mp4")]
     with pytest.raises(VideoError, match=r"broken\.mp4"):
         load_clip(folder / "broken.mp4", CLIP.spec())
+
+
+def test_several_labels_a_video(folder):
+    records = [record(folder, str(n), label) for n, label in enumerate([(0, 2), (), None, (1,)])]
+    dataset = VideoDataset([*records, record(folder, "broken", (1,))], CLIP.spec(), multi_label=3)
+    batch = collate_clips([dataset[n] for n in range(5)], multi_label=3)
+    assert batch["label"].tolist() == [[1, 0, 1], [0, 0, 0], [-1, -1, -1], [0, 1, 0]]
+    assert batch["label"].dtype == torch.float32
+    assert [video["id"] for video in batch["failed"]] == ["id/broken"]
+    empty = collate_clips([dataset[4]], CLIP.spec(), multi_label=3)
+    assert empty["label"].shape == (0, 3)
+    assert empty["label"].dtype == torch.float32
+
+
+def test_a_clip_is_the_same_from_a_sandbox(folder):
+    with Sandbox(60.0) as sandbox:
+
+        def open_video(path, engine, short_side):
+            return SandboxedReader(sandbox, path, engine, short_side)
+
+        for train in (False, True):
+            records = [record(folder, "0"), record(folder, "wide")]
+            here = VideoDataset(records, CLIP.spec(), train)
+            there = VideoDataset(records, CLIP.spec(), train, open_video=open_video)
+            for key in ((0, 0), (1, 0), (1, 1)):
+                one, other = here[key], there[key]
+                assert one.keys() == other.keys()
+                for name, value in one.items():
+                    assert torch.equal(value, other[name]) if torch.is_tensor(value) else value == other[name]
 
 
 def epoch_of(dataset, epoch, num_workers):

@@ -15,15 +15,16 @@ from typing import Literal
 
 from datamodules.base import VideoDataModule
 from datamodules.options import AugmentOptions, ClipOptions, LoaderOptions
-from datamodules.records import Account, Catalogue
+from datamodules.records import Account, Catalogue, RecordTable
 from datamodules.synthetic.actions import ACTIONS
+from datamodules.synthetic.evidence import EVENT, OR, ORDER, SET, WEAK
 from datamodules.synthetic.library import Library
 from datamodules.synthetic.tasks import Task
 from temporal_attn.types import UserError, VideoRecord
 
 __all__ = ["TASKS", "SyntheticDataModule", "frame_average_bound"]
 
-TASKS = {task.name: task for task in (ACTIONS,)}
+TASKS = {task.name: task for task in (ACTIONS, OR, SET, WEAK, ORDER, EVENT)}
 
 
 def _task(name: str) -> Task:
@@ -53,7 +54,8 @@ class SyntheticDataModule(VideoDataModule):
 
     Args:
         task: ``actions``: three pairs of classes that are each other's time reversal, and two classes that show in
-            three key frames only.
+            three key frames only. In the others three key frames decide every class: any one of them (``or``, and
+            ``event``, where they follow one another), all together (``set``), their sum (``weak``), their ``order``.
         root: Folder for the videos; None takes ``temporal_attn/synthetic`` in the user's cache folder.
         train_groups: Looks to train on.
         val_groups: Looks to validate on.
@@ -74,7 +76,7 @@ class SyntheticDataModule(VideoDataModule):
 
     def __init__(
         self,
-        task: Literal["actions"] = "actions",
+        task: Literal["actions", "or", "set", "weak", "order", "event"] = "actions",
         root: str | None = None,
         train_groups: int = 24,
         val_groups: int = 4,
@@ -139,9 +141,9 @@ class SyntheticDataModule(VideoDataModule):
         """Why a split is empty."""
         return f"{split}_groups is 0, so there are no {split} videos; set {split}_groups to 1 or more"
 
-    def _records_of(self, groups: Sequence[int]) -> tuple[VideoRecord, ...]:
+    def _records_of(self, groups: Sequence[int]) -> RecordTable:
         library = self.library
-        return tuple(
+        return RecordTable(
             VideoRecord(
                 library.video_id(name, group, clip), str(library.path(name, group, clip)), label, f"g{group:02d}"
             )
