@@ -1,7 +1,8 @@
 """What attention on frame maps gains on 20 classes of UCF101, into its own section of docs/results.md.
 
 Everything below the last convolution is frozen and stored once; the last convolution, the attention behind it and the
-temporal model train. Mechanisms share splits, seeds, steps and rates. What is trained already is not trained again.
+temporal model train. Mechanisms share splits, seeds, steps and rates. What is trained already is not trained again, and
+the table holds every finished run.
 
 python scripts/ablate_attention.py --root VIDEOS --splits LISTS --runs runs/ablation --cache .cache/ucf101_20
 """
@@ -11,7 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,8 @@ BEGIN, END = "<!-- ablate_attention: begin -->", "<!-- ablate_attention: end -->
 
 Answers = dict[str, bool]
 """Video id to whether it was classified correctly."""
+Runs = Mapping[str, Mapping[int, Answers]]
+"""Mechanism and seed to the answers of that run."""
 
 
 class ValidationAnswers(pl.Callback):
@@ -52,8 +55,8 @@ class ValidationAnswers(pl.Callback):
         Path(self.path).write_text(json.dumps(answers, indent=0), encoding="utf-8")
 
 
-def train(mechanism: str, seed: int, arguments: argparse.Namespace) -> Answers:
-    """Answers of one run, from its file where it is finished."""
+def train(mechanism: str, seed: int, arguments: argparse.Namespace) -> None:
+    """One run, unless it is finished already."""
     folder = Path(arguments.runs) / f"{mechanism}-{seed}"
     answers, done = folder / "answers.json", folder / "done"
     if not done.exists():
@@ -73,7 +76,18 @@ def train(mechanism: str, seed: int, arguments: argparse.Namespace) -> Answers:
         if main(["fit", *words]) != 0:
             raise SystemExit(f"{folder}: the run failed; see above")
         done.touch()
-    found: Answers = json.loads(answers.read_text(encoding="utf-8"))
+
+
+def finished(runs: Path) -> dict[str, dict[int, Answers]]:
+    """Answers of every finished run, by mechanism and seed."""
+    found: dict[str, dict[int, Answers]] = {}
+    for mechanism in MECHANISMS:
+        folders = sorted(done.parent for done in runs.glob(f"{mechanism}-*/done"))
+        if folders:
+            found[mechanism] = {
+                int(folder.name.rpartition("-")[2]): json.loads((folder / "answers.json").read_text(encoding="utf-8"))
+                for folder in folders
+            }
     return found
 
 
@@ -85,33 +99,44 @@ def group_of(video: str) -> str:
     return f"{class_name}_{match[1]}"
 
 
-def share_of_seeds(runs: Sequence[Answers], videos: Sequence[str]) -> NDArray[np.float64]:
-    """Share of the seeds that classified each video correctly."""
-    share: NDArray[np.float64] = np.array([[run[video] for video in videos] for run in runs]).mean(0)
-    return share
+def share_of_seeds(answers: Mapping[int, Answers], seeds: Iterable[int]) -> NDArray[np.float64]:
+    """Share of these seeds that classified each video correctly, videos in the order of their names."""
+    share = np.array([[answers[seed][video] for video in sorted(answers[seed])] for seed in seeds])
+    mean: NDArray[np.float64] = share.mean(0)
+    return mean
 
 
-def table(runs: Mapping[str, Sequence[Answers]]) -> str:
+def against_none(runs: Runs, mechanism: str, groups: Sequence[str]) -> tuple[float, float, float]:
+    """Difference of the accuracy to none and its interval, paired by seed and video, in shares."""
+    seeds = sorted(set(runs[mechanism]) & set(runs["none"]))
+    difference = share_of_seeds(runs[mechanism], seeds) - share_of_seeds(runs["none"], seeds)
+    return float(difference.mean()), *bootstrap_over_groups(difference.tolist(), groups)
+
+
+def groups_of(runs: Runs) -> list[str]:
+    """Group of each video, in the order of their names."""
+    return [group_of(video) for video in sorted(next(iter(runs["none"].values())))]
+
+
+def table(runs: Runs) -> str:
     """Rows of accuracy and of what it differs from none, each with its interval over groups."""
-    videos = sorted(runs["none"][0])
-    groups = [group_of(video) for video in videos]
-    base = share_of_seeds(runs["none"], videos)
+    groups = groups_of(runs)
     lines = [
-        "| mechanism | parameters | top-1, mean (lowest–highest seed) | interval over groups | against none |",
-        "|---|---|---|---|---|",
+        "| mechanism | parameters | seeds | top-1, mean (lowest–highest seed) | interval over groups | against none |",
+        "|---|---|---|---|---|---|",
     ]
     for mechanism, answers in runs.items():
-        share = share_of_seeds(answers, videos)
-        seeds = [100 * float(np.mean([run[video] for video in videos])) for run in answers]
+        share = share_of_seeds(answers, answers)
+        tops = [100 * float(np.mean(list(answers[seed].values()))) for seed in answers]
         low, high = bootstrap_over_groups(share.tolist(), groups)
         against = "–"
         if mechanism != "none":
-            less, more = bootstrap_over_groups((share - base).tolist(), groups)
-            against = f"{signed(float((share - base).mean()))} points ({signed(less)} to {signed(more)})"
+            mean, less, more = against_none(runs, mechanism, groups)
+            against = f"{signed(mean)} points ({signed(less)} to {signed(more)})"
         size = 0 if mechanism == "none" else sum(p.numel() for p in build(mechanism, CHANNELS).parameters())
         lines.append(
-            f"| {mechanism} | {size:,} | {100 * float(share.mean()):.1f} % ({min(seeds):.1f}–{max(seeds):.1f}) "
-            f"| {100 * low:.1f}–{100 * high:.1f} % | {against} |"
+            f"| {mechanism} | {size:,} | {len(answers)} | {100 * float(share.mean()):.1f} % "
+            f"({min(tops):.1f}–{max(tops):.1f}) | {100 * low:.1f}–{100 * high:.1f} % | {against} |"
         )
     return "\n".join(lines)
 
@@ -121,15 +146,13 @@ def signed(share: float) -> str:
     return f"{100 * share:+.1f}".replace("-", "−")
 
 
-def conclusion(runs: Mapping[str, Sequence[Answers]]) -> str:
+def conclusion(runs: Runs) -> str:
     """In words: which mechanisms differ from none by more than chance."""
-    videos = sorted(runs["none"][0])
-    groups = [group_of(video) for video in videos]
-    base = share_of_seeds(runs["none"], videos)
+    groups = groups_of(runs)
     better, worse = [], []
-    for mechanism, answers in runs.items():
+    for mechanism in runs:
         if mechanism != "none":
-            low, high = bootstrap_over_groups((share_of_seeds(answers, videos) - base).tolist(), groups)
+            _, low, high = against_none(runs, mechanism, groups)
             if low > 0:
                 better.append(mechanism)
             if high < 0:
@@ -144,14 +167,14 @@ def conclusion(runs: Mapping[str, Sequence[Answers]]) -> str:
     return " ".join([*words, "All others cannot be told from none."])
 
 
-def section(runs: Mapping[str, Sequence[Answers]], seeds: int) -> str:
+def section(runs: Runs) -> str:
     """The text between the markers."""
-    count, groups = len(runs["none"][0]), len({group_of(video) for video in runs["none"][0]})
+    groups = groups_of(runs)
     return (
         f"{BEGIN}\n\n`scripts/ablate_attention.py`: `configs/ucf101_20.yaml` with each mechanism behind the last "
-        f"convolution ({CHANNELS} channels, 7 × 7), {seeds} seeds, after the last epoch, {count} validation videos of "
-        f"{groups} groups. Intervals are 95 % bootstraps over groups of the seeds' mean; the last column is paired by "
-        f"video.\n\n{table(runs)}\n\n{conclusion(runs)}\n\n{END}"
+        f"convolution ({CHANNELS} channels, 7 × 7), after the last epoch, {len(groups)} validation videos of "
+        f"{len(set(groups))} groups. Intervals are 95 % bootstraps over groups of the seeds' mean; the last column is "
+        f"paired by seed and video.\n\n{table(runs)}\n\n{conclusion(runs)}\n\n{END}"
     )
 
 
@@ -174,15 +197,14 @@ def ablate() -> None:
     for name in ("root", "splits", "runs", "cache"):
         parser.add_argument(f"--{name}", required=True)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--mechanisms", nargs="+", default=list(MECHANISMS), help="the first is none")
+    parser.add_argument("--mechanisms", nargs="+", default=list(MECHANISMS), help="train these")
     parser.add_argument("--page", default=str(ROOT / "docs" / "results.md"))
     arguments = parser.parse_args()
     # Seed by seed, so that an interrupted run leaves a comparison and not one mechanism with all its seeds.
-    runs: dict[str, list[Answers]] = {mechanism: [] for mechanism in arguments.mechanisms}
     for seed in arguments.seeds:
         for mechanism in arguments.mechanisms:
-            runs[mechanism].append(train(mechanism, seed, arguments))
-    text = section(runs, len(arguments.seeds))
+            train(mechanism, seed, arguments)
+    text = section(finished(Path(arguments.runs)))
     page = Path(arguments.page)
     page.write_text(replace_section(page.read_text(encoding="utf-8"), text), encoding="utf-8")
     print(text)

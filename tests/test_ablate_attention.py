@@ -29,10 +29,14 @@ def answers(right: int) -> dict[str, bool]:
 
 
 def test_rows_hold_means_and_paired_differences(script: ModuleType) -> None:
-    runs = {"none": [answers(50), answers(60)], "se": [answers(90), answers(96)], "eca": [answers(50), answers(60)]}
+    runs = {
+        "none": {0: answers(50), 1: answers(60)},
+        "se": {0: answers(90), 1: answers(96)},
+        "eca": {1: answers(60)},  # compared with none of the same seed
+    }
     head, rule, none, se, eca = script.table(runs).splitlines()
     assert head.count("|") == rule.count("|") == se.count("|")
-    assert none.startswith("| none | 0 | 55.0 % (50.0–60.0)")
+    assert none.startswith("| none | 0 | 2 | 55.0 % (50.0–60.0)")
     assert none.endswith("| – |")
     assert "93.0 % (90.0–96.0)" in se
     assert "+38.0 points" in se
@@ -41,22 +45,32 @@ def test_rows_hold_means_and_paired_differences(script: ModuleType) -> None:
 
 
 def test_what_is_worse_is_said_too(script: ModuleType) -> None:
-    runs = {"none": [answers(90)], "se": [answers(20)]}
+    runs = {"none": {0: answers(90)}, "se": {0: answers(20)}}
     assert "−70.0 points" in script.table(runs)
     assert "Worse than none by more than chance: se." in script.conclusion(runs)
-    assert "holds zero" in script.conclusion({"none": [answers(90)], "se": [answers(90)]})
+    assert "holds zero" in script.conclusion({"none": {0: answers(90)}, "se": {0: answers(90)}})
 
 
 def test_only_its_own_section_is_replaced(script: ModuleType) -> None:
-    page = f"# A\n\n{script.BEGIN}\nold\n{script.END}\n\nrest\n"
-    text = script.section({"none": [answers(50)], "se": [answers(50)]}, 1)
+    page = f"# A\n\n{script.BEGIN}\nstale\n{script.END}\n\nrest\n"
+    text = script.section({"none": {0: answers(50)}, "se": {0: answers(50)}})
     once = script.replace_section(page, text)
     assert once.startswith("# A\n")
     assert once.endswith("rest\n")
-    assert "old" not in once
+    assert "stale" not in once
     assert script.replace_section(once, text) == once
     with pytest.raises(SystemExit, match="no section"):
         script.replace_section("# A\n", text)
+
+
+def test_only_finished_runs_count(script: ModuleType, tmp_path: Path) -> None:
+    for name, done in (("none-0", True), ("none-1", False), ("se-0", True)):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "answers.json").write_text('{"a/v_a_g01_c01": true}')
+        if done:
+            (tmp_path / name / "done").touch()
+    found = script.finished(tmp_path)
+    assert {mechanism: list(runs) for mechanism, runs in found.items()} == {"none": [0], "se": [0]}
 
 
 def test_groups_are_those_of_the_source_video(script: ModuleType) -> None:
