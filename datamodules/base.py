@@ -27,6 +27,7 @@ from datamodules.records import Account, Catalogue, RecordTable
 from datamodules.resume import ResumableLoader, ResumableSampler
 from datamodules.samplers import EpochSampler
 from datamodules.transforms import ClipAugment
+from datamodules.views import ONE_VIEW
 from temporal_attn.types import ClipSpec, FailedVideo, UserError, VideoBatch, VideoRecord
 
 __all__ = ["TooManyFailures", "VideoDataModule"]
@@ -179,6 +180,8 @@ class VideoDataModule(pl.LightningDataModule, ABC):
             self.seed,
             self._open_video,
             len(self.class_names) if self._is_multi_label else None,
+            self.augment.options.jitter,
+            self.clip.views if split == "test" else ONE_VIEW,
         )
         known = self._datasets.get(split)
         if known is not None and (known.records, known.clip) == (dataset.records, dataset.clip):
@@ -209,6 +212,7 @@ class VideoDataModule(pl.LightningDataModule, ABC):
 
     def train_dataloader(self) -> DataLoader[VideoBatch]:
         """Batches in a new order each epoch; whole ones, unless there are too few videos for one."""
+        self.augment.set_classes(self.class_names)
         return self._dataloader("train")
 
     def val_dataloader(self) -> DataLoader[VideoBatch] | list[DataLoader[VideoBatch]]:
@@ -348,7 +352,23 @@ class VideoDataModule(pl.LightningDataModule, ABC):
         )
 
     def _train_sampler(self, dataset: VideoDataset) -> ResumableSampler:
-        return ResumableSampler(EpochSampler(dataset, self.seed), self.loader.batch_size, self._batches_done)
+        options = self.loader
+        labels = self._single_labels(dataset.records) if options.balance else None
+        sampler = EpochSampler(
+            dataset, self.seed, repeats=options.repeats, labels=labels, balance=float(options.balance)
+        )
+        return ResumableSampler(sampler, options.batch_size, self._batches_done)
+
+    def _single_labels(self, records: RecordTable) -> list[int]:
+        """The class of each training video.
+
+        Raises:
+            UserError: One belongs to several, or to none.
+        """
+        labels = [label for label in records.labels if isinstance(label, int)]
+        if len(labels) < len(records):
+            raise UserError("loader.balance evens classes, but some videos belong to several or none; set it to false")
+        return labels
 
     def _batches_done(self) -> int:
         """Batches of the running epoch that training has finished."""

@@ -1,7 +1,8 @@
 """From a record to a clip, and from clips to a batch.
 
-All randomness of a sample comes from (seed, epoch, video id), so that an epoch is the same clips for any number of
-workers. A video that cannot be read becomes a `FailedVideo` in the batch: it is counted, and no other takes its place.
+All randomness of a sample comes from (seed, epoch, video id) and from how often the epoch has visited the video before,
+so that an epoch is the same clips for any number of workers. A video that cannot be read becomes a `FailedVideo` in the
+batch: it is counted, and no other takes its place.
 """
 
 from __future__ import annotations
@@ -13,14 +14,15 @@ from typing import Protocol, TypedDict, cast
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from datamodules.decoding import VideoOpener
+from datamodules.frames import Indices, Mask, Seconds, clip_indices
 from datamodules.readers import open_reader
 from datamodules.records import RecordTable
-from datamodules.samplers import Indices, Mask, dense_indices, uniform_indices
+from datamodules.samplers import Visit
+from datamodules.views import ONE_VIEW, Views, crop_views
 from temporal_attn.types import ClipSpec, FailedVideo, VideoBatch, VideoError, VideoRecord
 
 __all__ = ["ClipItem", "ClipSource", "DecodedClips", "VideoDataset", "collate_clips", "load_clip"]
@@ -31,6 +33,8 @@ UNKNOWN_LABEL = -1
 class ClipItem(TypedDict, total=False):
     """One clip, before it joins a batch; `VideoBatch` without the leading dimension.
 
+    Several views of one video have a leading dimension V in the tensors of their frames; all else holds for each view.
+
     Keys:
         video: (T, C, H, W) uint8 RGB; or instead of it
         features: (T, ...), what a frozen part of a backbone made of the frames.
@@ -39,7 +43,7 @@ class ClipItem(TypedDict, total=False):
         frame_index: (T,) int64, display-order index of each frame in its file.
         label: Class index, -1 = unknown; of a multi-label data set (K,) float, 1 for each class that holds.
         video_id: Name of the video.
-        view_id: Which clip of the video this is.
+        view_id: Which clip of the video this is; of several views (V,) int64.
         index: Position of the video in its data set.
         group: Leakage group.
         seed: Source of randomness for the augmentation.
@@ -52,7 +56,7 @@ class ClipItem(TypedDict, total=False):
     frame_index: Tensor
     label: int | Tensor
     video_id: str
-    view_id: int
+    view_id: int | Tensor
     index: int
     group: str
     seed: int
@@ -78,37 +82,61 @@ class DecodedClips:
     """Clips decoded from their files.
 
     Training draws the frames at random and gives them whole, since the random crop is done on the batch on the device;
-    evaluation takes the middle of each segment and the centre crop.
+    evaluation takes the middle of each segment and the centre crop, or several views, which are decoded in one go.
 
     Args:
         clip: How a clip is cut.
         train: Whether frames are drawn at random.
         reader: Engine of `datamodules.readers.open_reader`.
         open_video: Opens a file: `open_reader`, or what takes more care, such as `datamodules.decoding.SafeOpener`.
+        jitter: Reach of `datamodules.frames.jittered_indices` in training.
+        views: Views of a video in evaluation.
     """
 
-    def __init__(self, clip: ClipSpec, train: bool, reader: str, open_video: VideoOpener = open_reader) -> None:
+    def __init__(
+        self,
+        clip: ClipSpec,
+        train: bool,
+        reader: str,
+        open_video: VideoOpener = open_reader,
+        jitter: float = 0.0,
+        views: Views = ONE_VIEW,
+    ) -> None:
         self.clip = clip
         self.train = train
         self.reader = reader
         self.open_video = open_video
+        self.jitter = jitter
+        self.views = views
 
     def __call__(self, record: VideoRecord, rng: np.random.Generator) -> dict[str, Tensor]:
-        """Frames and their mask, pts and frame_index."""
+        """Frames and their mask, pts and frame_index; of several views with a leading dimension V."""
         with self.open_video(record.path, self.reader, self.clip["resize"]) as video:
-            first, length = _frames_between(video.pts, record)
-            indices, mask = _sample(length, self.clip, rng if self.train else None)
-            indices += first
+            own = _frames_between(video.pts, record)
+            indices, mask = self._sample(video.pts[own], rng)
+            indices += own.start
             pts = video.pts[indices]
-            frames = torch.from_numpy(video.get_batch(indices.tolist())).permute(0, 3, 1, 2)
-        if not self.train:
-            frames = _centre_crop(frames, self.clip["crop"], self.clip["crop"])
-        return {
-            "video": frames.contiguous(),
-            "mask": torch.from_numpy(mask),
-            "pts": torch.from_numpy(pts).float(),
-            "frame_index": torch.from_numpy(indices),
+            wanted, place = np.unique(indices, return_inverse=True)
+            frames = torch.from_numpy(video.get_batch(wanted.tolist())).permute(0, 3, 1, 2)
+        crops = frames[None] if self.train else crop_views(frames, self.clip["crop"], self.views.num_crops)
+        own_frames = torch.from_numpy(place.reshape(indices.shape))
+        fields = {
+            "video": crops[:, own_frames].transpose(0, 1).flatten(0, 1).contiguous(),
+            "mask": torch.from_numpy(mask).repeat_interleave(len(crops), dim=0),
+            "pts": torch.from_numpy(pts).float().repeat_interleave(len(crops), dim=0),
+            "frame_index": torch.from_numpy(indices).repeat_interleave(len(crops), dim=0),
         }
+        several = not self.train and len(self.views) > 1
+        return fields if several else {name: tensor[0] for name, tensor in fields.items()}
+
+    def _sample(self, pts: Seconds, rng: np.random.Generator) -> tuple[Indices, Mask]:
+        """Frames (clips, T) of the clips of a video, and which of them are real."""
+        if self.train:
+            clips = [clip_indices(pts, self.clip, rng, jitter=self.jitter)]
+        else:
+            clips = [clip_indices(pts, self.clip, view=view) for view in self.views.clips()]
+        indices, mask = zip(*clips, strict=True)
+        return np.stack(indices), np.stack(mask)
 
 
 class VideoDataset(Dataset[ClipItem | FailedVideo]):
@@ -122,6 +150,8 @@ class VideoDataset(Dataset[ClipItem | FailedVideo]):
         seed: Not negative.
         open_video: Opens a file, see `DecodedClips`.
         multi_label: K, the number of classes, of a data set whose videos belong to several; None where each has one.
+        jitter: Reach of `datamodules.frames.jittered_indices` in training.
+        views: Views of a video in evaluation.
     """
 
     def __init__(
@@ -133,6 +163,8 @@ class VideoDataset(Dataset[ClipItem | FailedVideo]):
         seed: int = 0,
         open_video: VideoOpener = open_reader,
         multi_label: int | None = None,
+        jitter: float = 0.0,
+        views: Views = ONE_VIEW,
     ) -> None:
         self.records = records if isinstance(records, RecordTable) else RecordTable(records)
         self.clip = clip
@@ -141,21 +173,21 @@ class VideoDataset(Dataset[ClipItem | FailedVideo]):
         self.seed = seed
         self.open_video = open_video
         self.multi_label = multi_label
-        self.source: ClipSource = DecodedClips(clip, train, reader, open_video)
+        self.source: ClipSource = DecodedClips(clip, train, reader, open_video, jitter, views)
 
     def __len__(self) -> int:
         """Number of videos."""
         return len(self.records)
 
-    def __getitem__(self, key: int | tuple[int, int]) -> ClipItem | FailedVideo:
+    def __getitem__(self, key: int | tuple[int, ...]) -> ClipItem | FailedVideo:
         """The clip of one video.
 
         Args:
-            key: Position of the video, or (position, epoch); without an epoch it is 0.
+            key: Position of the video, or a `Visit`: (position, epoch, copy); what is left out is 0.
         """
-        index, epoch = key if isinstance(key, tuple) else (key, 0)
+        index, epoch, copy = Visit(*key) if isinstance(key, tuple) else Visit(key)
         record = self.records[index]
-        rng, seed = self.randomness(record, epoch)
+        rng, seed = self.randomness(record, epoch, copy)
         try:
             fields = self.source(record, rng)
         except VideoError as error:
@@ -174,7 +206,7 @@ class VideoDataset(Dataset[ClipItem | FailedVideo]):
         known = {
             "label": self._label(record),
             "video_id": record.id,
-            "view_id": 0,
+            "view_id": torch.arange(len(fields["mask"])) if fields["mask"].ndim == 2 else 0,
             "index": index,
             "group": record.group,
             "seed": seed,
@@ -189,12 +221,12 @@ class VideoDataset(Dataset[ClipItem | FailedVideo]):
             return torch.full((self.multi_label,), float(UNKNOWN_LABEL))
         return torch.zeros(self.multi_label).index_fill(0, torch.tensor(record.label, dtype=torch.int64).reshape(-1), 1)
 
-    def randomness(self, record: VideoRecord, epoch: int) -> tuple[np.random.Generator, int]:
+    def randomness(self, record: VideoRecord, epoch: int, copy: int = 0) -> tuple[np.random.Generator, int]:
         """Generator of a sample's frames, and the seed of its augmentation.
 
         Both depend on the video's id and not on its position, so that other videos beside it change nothing.
         """
-        rng = np.random.default_rng((self.seed, epoch, zlib.crc32(record.id.encode())))
+        rng = np.random.default_rng((self.seed, epoch, zlib.crc32(record.id.encode()), copy))
         return rng, int(rng.integers(2**63))
 
 
@@ -233,10 +265,10 @@ def collate_clips(
         multi_label: K of a multi-label data set: such a batch too has labels (B, K).
 
     Returns:
-        A batch of B = the clips that could be read, 0 included.
+        A batch of B = the clips that could be read, 0 included; each view of a video is a clip.
     """
     failed = [cast(FailedVideo, item) for item in items if "reason" in item]
-    clips = [item for item in items if "reason" not in item]
+    clips = [clip for item in items if "reason" not in item for clip in _each_view(item)]
     num_frames, side = (clip["num_frames"], clip["crop"]) if clip else (0, 0)
     batch = VideoBatch(
         mask=_stack([item["mask"] for item in clips], torch.empty(0, num_frames).bool()),
@@ -258,20 +290,25 @@ def collate_clips(
     return batch
 
 
-def _frames_between(pts: NDArray[np.float64], record: VideoRecord) -> tuple[int, int]:
-    """First frame that belongs to the record, and how many do."""
+def _each_view(item: ClipItem) -> list[ClipItem]:
+    """The views of a video as items of their own; one that has no dimension for them is the only one."""
+    if item["mask"].ndim == 1:
+        return [item]
+    of_views = [name for name in ("video", "features", "mask", "pts", "frame_index") if name in item]
+    tensors: dict[str, Tensor] = {name: item[name] for name in of_views}
+    return [
+        cast(ClipItem, {**item, "view_id": view, **{name: tensor[view] for name, tensor in tensors.items()}})
+        for view in range(len(item["mask"]))
+    ]
+
+
+def _frames_between(pts: Seconds, record: VideoRecord) -> slice:
+    """The frames that belong to the record."""
     first = 0 if record.start is None else int(np.searchsorted(pts, record.start, side="left"))
     stop = len(pts) if record.end is None else int(np.searchsorted(pts, record.end, side="right"))
     if stop <= first:
         raise VideoError(record.path, f"no frame between second {record.start} and second {record.end}")
-    return first, stop - first
-
-
-def _sample(length: int, clip: ClipSpec, rng: np.random.Generator | None) -> tuple[Indices, Mask]:
-    num_frames, repeat_short = clip["num_frames"], clip["repeat_short"]
-    if clip["sampling"] == "uniform":
-        return uniform_indices(length, num_frames, rng, repeat_short=repeat_short)
-    return dense_indices(length, num_frames, clip["stride"], rng, repeat_short=repeat_short)
+    return slice(first, stop)
 
 
 def _centre_crop(frames: Tensor, height: int, width: int) -> Tensor:

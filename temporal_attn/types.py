@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypedDict
 
 if TYPE_CHECKING:  # processes that only decode start without torch
     from torch import Tensor
+    from typing_extensions import NotRequired  # in typing from Python 3.11 on
 
 __all__ = [
     "ClipSpec",
@@ -73,11 +74,13 @@ class ClipSpec(TypedDict):
 
     Keys:
         num_frames: T.
-        sampling: ``uniform`` (TSN segments over the whole video) or ``dense`` (one window with a stride).
+        sampling: ``uniform`` (TSN segments over the whole video), ``symmetric`` (segments that a reversed video
+            shares), ``dense`` (one window with a stride) or ``seconds`` (one window with a frame rate).
         stride: Frames between two samples of ``dense``.
         resize: Short side in pixels to which a frame is scaled.
         crop: Side in pixels of the square centre crop that the model sees.
         repeat_short: Whether a video with fewer frames than T repeats frames (True) or is padded and masked (False).
+        fps: Frames a second of ``seconds``; checkpoints from before there was such sampling do not have it.
     """
 
     num_frames: int
@@ -86,6 +89,7 @@ class ClipSpec(TypedDict):
     resize: int
     crop: int
     repeat_short: bool
+    fps: NotRequired[float]
 
 
 class FailedVideo(TypedDict):
@@ -112,7 +116,9 @@ class VideoBatch(TypedDict, total=False):
         mask: (B, T) bool, True = a real frame.
         pts: (B, T) float32, seconds of each frame in its file.
         frame_index: (B, T) int64, display-order index of each frame in its file.
-        label: (B,) int64, or (B, K) float for multi-label; -1 = unknown.
+        label: (B,) int64, or (B, K) float for multi-label and for mixed clips, whose rows then sum to 1; -1 = unknown.
+        label_b: Of mixed clips: the label of what was mixed in, as ``label`` was before.
+        lam: (B,) float32, of mixed clips: the share of the clip itself.
         video_id: B names.
         view_id: (B,) int64, which clip and crop of the video this is.
         index: (B,) int64, position of the video in its data set.
@@ -127,6 +133,8 @@ class VideoBatch(TypedDict, total=False):
     pts: Tensor
     frame_index: Tensor
     label: Tensor
+    label_b: Tensor
+    lam: Tensor
     video_id: list[str]
     view_id: Tensor
     index: Tensor

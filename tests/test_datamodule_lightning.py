@@ -506,7 +506,7 @@ def test_options_out_of_range_on_the_command_line():
     [
         (lambda: ClipOptions(num_frames=0), "clip.num_frames is 0"),
         (lambda: ClipOptions(resize=100), "clip.crop is 224; it has to be at most clip.resize = 100"),
-        (lambda: ClipOptions(sampling="random"), "clip.sampling is 'random'; it has to be uniform or dense"),
+        (lambda: ClipOptions(sampling="random"), "clip.sampling is 'random'; it has to be uniform, symmetric"),
         (lambda: AugmentOptions(scale=(0.9, 0.5)), "augment.scale"),
         (lambda: AugmentOptions(scale=(0.5, 1.5)), "augment.scale"),
         (lambda: AugmentOptions(ratio=(0.0, 1.0)), "augment.ratio"),
