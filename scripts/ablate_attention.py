@@ -73,6 +73,9 @@ def train(mechanism: str, seed: int, arguments: argparse.Namespace) -> None:
             f"--trainer.callbacks.path={answers}",
             f"--model.attention={'null' if mechanism == 'none' else mechanism}",
         ]
+        interrupted = folder / "checkpoints" / "last.ckpt"
+        if interrupted.exists():
+            words.append(f"--ckpt_path={interrupted}")
         if main(["fit", *words]) != 0:
             raise SystemExit(f"{folder}: the run failed; see above")
         done.touch()
