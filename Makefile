@@ -17,7 +17,7 @@ demo: $(READY)  ## Train, test and explain on the embedded data set, into demo/
 	$(BIN)/temporal-attn demo --out demo
 
 test: $(READY)  ## Run every test; fails under 85 % line coverage
-	$(BIN)/python -m pytest --cov=temporal_attn --cov=datamodules --cov-fail-under=85 $(PYTEST_ARGS)
+	$(BIN)/python -m pytest --numprocesses=auto --dist=loadscope --cov=temporal_attn --cov=datamodules --cov-fail-under=85 $(PYTEST_ARGS)
 
 lint: $(READY)  ## Check style, format and types
 	$(BIN)/ruff check

@@ -20,6 +20,7 @@ from datamodules.dataset import VideoDataset, collate_clips
 from datamodules.decoding import SafeOpener
 from datamodules.exclusion import read_exclusions
 from datamodules.files import expand_paths
+from datamodules.frame_store import FrameStore
 from datamodules.manifest import Manifest
 from datamodules.options import AugmentOptions, ClipOptions, LoaderOptions
 from datamodules.readers import describe_engines
@@ -172,6 +173,8 @@ class VideoDataModule(pl.LightningDataModule, ABC):
 
     def dataset(self, split: str) -> VideoDataset:
         """The dataset of a split under the class names and clip of now; the same object as long as they hold."""
+        if isinstance(self._open_video, FrameStore):
+            self._open_video.check_clip(self.clip_spec)
         dataset = VideoDataset(
             self._records(split),
             self.clip_spec,
@@ -261,7 +264,10 @@ class VideoDataModule(pl.LightningDataModule, ABC):
         splits = _SPLITS[self._stage]
         _log.info("%s: %s", self._stage, self._own_account(splits[0]))
         paths = [path for split in splits for path in self._own_records(split).paths]
-        _log.info("%s: %s", self._stage, describe_engines(self._open_video.summarise(paths, self.reader), len(paths)))
+        _log.info("%s: %s", self._stage, describe_engines(self._open_file.summarise(paths, self.reader), len(paths)))
+        if isinstance(self._open_video, FrameStore):
+            known = sum(self._open_video.find(path) is not None for path in paths)
+            _log.info("%s: frames of %d of %d videos come from %s", self._stage, known, len(paths), self.loader.frames)
 
     def _model(self) -> pl.LightningModule | None:
         return None if self.trainer is None else self.trainer.lightning_module
@@ -271,7 +277,12 @@ class VideoDataModule(pl.LightningDataModule, ABC):
         return None if names is None else list(names)
 
     @cached_property
-    def _open_video(self) -> SafeOpener:
+    def _open_video(self) -> SafeOpener | FrameStore:
+        opener = self._open_file
+        return opener if self.loader.frames is None else FrameStore.open(self.loader.frames, otherwise=opener)
+
+    @cached_property
+    def _open_file(self) -> SafeOpener:
         manifest = None if self.cache_dir is None else Manifest.load(self.cache_dir)
         return SafeOpener(self.loader.sandbox, self.loader.decode_timeout, manifest)
 

@@ -118,13 +118,15 @@ class DecodedClips:
             pts = video.pts[indices]
             wanted, place = np.unique(indices, return_inverse=True)
             frames = torch.from_numpy(video.get_batch(wanted.tolist())).permute(0, 3, 1, 2)
+            stored = getattr(video, "frame_index", None)  # a store that holds some frames knows which they are
         crops = frames[None] if self.train else crop_views(frames, self.clip["crop"], self.views.num_crops)
         own_frames = torch.from_numpy(place.reshape(indices.shape))
+        frame_index = indices if stored is None else stored[indices]
         fields = {
             "video": crops[:, own_frames].transpose(0, 1).flatten(0, 1).contiguous(),
             "mask": torch.from_numpy(mask).repeat_interleave(len(crops), dim=0),
             "pts": torch.from_numpy(pts).float().repeat_interleave(len(crops), dim=0),
-            "frame_index": torch.from_numpy(indices).repeat_interleave(len(crops), dim=0),
+            "frame_index": torch.from_numpy(frame_index).repeat_interleave(len(crops), dim=0),
         }
         several = not self.train and len(self.views) > 1
         return fields if several else {name: tensor[0] for name, tensor in fields.items()}

@@ -199,6 +199,8 @@ class LoaderOptions:
         balance: How far rare classes are visited more often in training: their share grows from n to n^(1 - balance)
             for a class of n videos. False as often as they are, True all equally, 0.5 by the square root.
         repeats: Visits of each video in an epoch of training, each with frames and augmentation of its own.
+        frames: Folder that `temporal-attn cache frames` has made, from which frames are read instead of being decoded;
+            videos that are not in it are decoded. None decodes all.
 
     Raises:
         UserError: A number is out of range, or a word is unknown.
@@ -212,6 +214,7 @@ class LoaderOptions:
     sandbox: bool | Literal["auto"] = "auto"
     decode_timeout: float = 60.0
     exclude: str | None = None
+    frames: str | None = None
     balance: bool | float = False
     repeats: int = 1
 

@@ -69,6 +69,23 @@ _COMMANDS = {
         "root",
         "the folder that holds the videos",
     ),
+    "cache frames": _Command(
+        "temporal_attn.caching",
+        "cache_frames",
+        "decode videos once; training reads small frames from there",
+        "videos",
+        "files, folders or globs",
+    ),
+    "cache features": _Command(
+        "temporal_attn.caching",
+        "cache_features",
+        "compute once what the frozen part of the backbone makes of each video",
+    ),
+    "bench loader": _Command(
+        "temporal_attn.bench.loader",
+        "bench_loader",
+        "where the time of a training step goes, and what each change gains",
+    ),
     "bench decode": _Command(
         "temporal_attn.bench.decode",
         "bench_decode",
@@ -94,7 +111,8 @@ def main(args: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if args is None else args)
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     command = words[0] if words else "--help"
-    keep_large_blocks()
+    if command != "bench":  # layers are measured under the allocator that everybody's process has
+        keep_large_blocks()
     try:
         _check_datamodules()
         if command in _LIGHTNING:

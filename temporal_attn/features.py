@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 from dataclasses import asdict
-from typing import Any
+from typing import Any, Literal
 
 import pytorch_lightning as pl
 import torch
@@ -14,12 +14,15 @@ from torch import Tensor
 from datamodules.base import VideoDataModule
 from datamodules.cache import CachedFeatures, FeatureStore
 from datamodules.dataset import DecodedClips, VideoDataset
+from datamodules.frame_store import FrameStore
 from temporal_attn.model import VideoClassifier
 from temporal_attn.types import UserError, VideoError, VideoRecord
 
 __all__ = ["FeatureCache", "fingerprint"]
 
 log = logging.getLogger(__name__)
+
+_DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16}
 
 
 def fingerprint(model: VideoClassifier) -> str:
@@ -40,22 +43,35 @@ class FeatureCache(pl.Callback):
     """Fill the datamodule's ``cache_dir`` with the frozen part's output before `fit` or `validate`, and read from it.
 
     Does nothing when the datamodule has no ``cache_dir``. What is stored are the maps of the last frozen part, or
-    pooled tokens when the whole backbone is frozen, as float16. Training videos are stored in several views, each with
-    its own random frames and augmentation, of which every epoch draws one.
+    pooled tokens when the whole backbone is frozen. Training videos are stored in several views, each with its own
+    random frames and augmentation, of which every epoch draws one.
+
+    What is stored is verified by its checksum when a run begins; what is damaged is computed anew. Several processes
+    may fill one cache.
 
     Args:
         views: Stored views of a training video; more views augment more and take as much more time and room.
         batch_size: Clips that go through the frozen part at once.
+        dtype: ``float16``, or ``bfloat16`` for backbones whose maps exceed 65,504.
+
+    Attributes:
+        stores: What a split is read from, by its name.
+        computed: How many videos of a split were computed by this run, on all processes.
 
     Raises:
         UserError: ``cache_dir`` is set, but nothing of the backbone is frozen, or not for good.
     """
 
-    def __init__(self, views: int = 2, batch_size: int = 4) -> None:
+    def __init__(self, views: int = 2, batch_size: int = 4, dtype: Literal["float16", "bfloat16"] = "float16") -> None:
         if views < 1 or batch_size < 1:
             raise UserError(f"views and batch_size of the feature cache must be positive, got {views} and {batch_size}")
+        if dtype not in _DTYPES:
+            raise UserError(f"dtype of the feature cache is {dtype!r}; it has to be {' or '.join(_DTYPES)}")
         self.views = views
         self.batch_size = batch_size
+        self.dtype = dtype
+        self.stores: dict[str, FeatureStore] = {}
+        self.computed: dict[str, int] = {}
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Fill for training and validation."""
@@ -81,13 +97,19 @@ class FeatureCache(pl.Callback):
         for split in splits:
             if data.has_videos(split):
                 dataset = data.dataset(split)
-                store = self._store(data, dataset, model)
-                failed = self._fill(trainer, data, dataset, store, model)
+                store = self.stores[split] = self.store(data, dataset, model)
+                missing = [record for record in dataset.records if not _is_stored(store, record)]
+                trainer.strategy.barrier("missing features")  # all ranks have looked before one of them writes
+                failed = self._fill(trainer, data, dataset, store, model, missing)
+                self.computed[split] = len(missing) - len(failed)
                 dataset.source = CachedFeatures(store, failed)
 
-    def _store(self, data: VideoDataModule, dataset: VideoDataset, model: VideoClassifier) -> FeatureStore:
-        settings: dict[str, Any] = {"format": 1, "frozen": fingerprint(model), "clip": dict(dataset.clip)}
-        settings["reader"] = dataset.reader
+    def store(self, data: VideoDataModule, dataset: VideoDataset, model: VideoClassifier) -> FeatureStore:
+        """Where the features of a split are stored: a folder that is named after all that they depend on."""
+        settings: dict[str, Any] = {"format": 2, "frozen": fingerprint(model), "clip": dict(dataset.clip)}
+        settings |= {"reader": dataset.reader, "dtype": self.dtype}
+        if isinstance(dataset.open_video, FrameStore):
+            settings["frames"] = asdict(dataset.open_video.settings)
         if dataset.train:
             settings["train"] = {
                 "views": self.views,
@@ -104,12 +126,12 @@ class FeatureCache(pl.Callback):
         dataset: VideoDataset,
         store: FeatureStore,
         model: VideoClassifier,
+        missing: list[VideoRecord],
     ) -> dict[str, str]:
         """Compute what is absent; every rank takes its share. Returns why videos could not be read, by id."""
         from rich.console import Console
         from rich.progress import track
 
-        missing = [record for record in dataset.records if not _is_stored(store, record)]
         share = missing[trainer.global_rank :: trainer.world_size]
         failed: dict[str, str] = {}
         if missing:
@@ -121,7 +143,7 @@ class FeatureCache(pl.Callback):
             console = Console(stderr=True)
             hidden = trainer.global_rank != 0 or not steps or not console.is_terminal
             for start in track(steps, description="features", console=console, disable=hidden):
-                self._compute(share[start : start + self.batch_size], data, dataset, store, model, failed)
+                self.compute(share[start : start + self.batch_size], data, dataset, store, model, failed)
                 tenth = 10 * (start + self.batch_size) // len(share)
                 if not console.is_terminal and tenth > 10 * start // len(share):  # a bar would garble a log file
                     log.info("features of %d of %d videos", min(start + self.batch_size, len(share)), len(share))
@@ -130,7 +152,7 @@ class FeatureCache(pl.Callback):
         trainer.strategy.barrier("features")
         return self._merge(failed, trainer.world_size)
 
-    def _compute(
+    def compute(
         self,
         records: list[VideoRecord],
         data: VideoDataModule,
@@ -139,7 +161,21 @@ class FeatureCache(pl.Callback):
         model: VideoClassifier,
         failed: dict[str, str],
     ) -> None:
-        source = DecodedClips(dataset.clip, dataset.train, dataset.reader)
+        """Compute and store the features of some videos.
+
+        Args:
+            records: The videos.
+            data: Says how training augments.
+            dataset: Of the split.
+            store: Where they go.
+            model: In evaluation mode.
+            failed: Takes why videos could not be read, by id.
+
+        Raises:
+            UserError: The features do not fit into the type they are stored as, or the disk is full.
+        """
+        jitter = data.augment.options.jitter
+        source = DecodedClips(dataset.clip, dataset.train, dataset.reader, dataset.open_video, jitter)
         views = self.views if dataset.train else 1
         clips: dict[str, list[dict[str, Tensor]]] = {}
         for record in records:
@@ -152,7 +188,12 @@ class FeatureCache(pl.Callback):
             return
         device = next(model.parameters()).device
         video = torch.stack([view["video"] for record in kept for view in clips[record.id]]).to(device)
-        features = model.below_cut(video).half().cpu()
+        features = model.below_cut(video).to(_DTYPES[self.dtype]).cpu()
+        if not features.isfinite().all():
+            raise UserError(
+                f"what the frozen part makes of {kept[0].path}, or of a video beside it, does not fit into {self.dtype}"
+                + ("; set --features.dtype bfloat16" if self.dtype == "float16" else "; its weights are no good")
+            )
         for record, own in zip(kept, features.view(len(kept), views, *features.shape[1:]), strict=True):
             rest = {name: torch.stack([v[name] for v in clips[record.id]]) for name in ("mask", "pts", "frame_index")}
             store.write(record, {"features": own, **rest})

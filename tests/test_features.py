@@ -98,12 +98,12 @@ def test_a_second_run_computes_nothing(
     def computed(*_: object) -> None:
         raise AssertionError("computed features that are stored already")
 
-    monkeypatch.setattr(FeatureCache, "_compute", computed)
+    monkeypatch.setattr(FeatureCache, "compute", computed)
     run(tmp_path).fit(module(), datamodule=data(tiny_ucf, tmp_path / "cache"))
 
 
 def test_an_interrupted_filling_goes_on(tiny_ucf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    original, calls = FeatureCache._compute, []
+    original, calls = FeatureCache.compute, []
 
     def stops(self: FeatureCache, records: list[VideoRecord], *rest: Any) -> None:
         calls.append(len(records))
@@ -111,7 +111,7 @@ def test_an_interrupted_filling_goes_on(tiny_ucf: Path, tmp_path: Path, monkeypa
             raise KeyboardInterrupt
         original(self, records, *rest)
 
-    monkeypatch.setattr(FeatureCache, "_compute", stops)
+    monkeypatch.setattr(FeatureCache, "compute", stops)
     with pytest.raises((KeyboardInterrupt, SystemExit)):
         run(tmp_path).fit(module(), datamodule=data(tiny_ucf, tmp_path / "cache"))
     done = calls[0] + calls[1]
@@ -127,7 +127,7 @@ def test_other_settings_get_another_folder(cached: Any, tiny_ucf: Path, tmp_path
     source, net, _ = cached
     cache, dataset = FeatureCache(views=3 if change == "views" else 2), source.train_dataset
     first = dataset.source.store.folder
-    assert FeatureCache(views=2)._store(source, dataset, net.model).folder == first
+    assert FeatureCache(views=2).store(source, dataset, net.model).folder == first
     if change == "weights":
         with torch.no_grad():
             next(net.model.backbone.net.conv1.parameters()).add_(0.1)
@@ -135,7 +135,7 @@ def test_other_settings_get_another_folder(cached: Any, tiny_ucf: Path, tmp_path
         dataset.clip = {**dataset.clip, "num_frames": 5}
     if change == "augment":
         source = data(tiny_ucf, tmp_path / "cache", augment=AugmentOptions(flip=0.1))
-    assert cache._store(source, dataset, net.model).folder != first
+    assert cache.store(source, dataset, net.model).folder != first
 
 
 def test_trained_weights_above_the_cut_do_not_matter(cached: Any) -> None:
