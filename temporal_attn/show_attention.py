@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from datamodules.dataset import load_clip
 from temporal_attn.attention import record_attention
@@ -109,15 +109,17 @@ def _look(model: VideoClassifier, clip: VideoBatch, places: int, num_frames: int
     shown = sorted({round(position) for position in np.linspace(0, len(pts[0]) - 1, num_frames).tolist()})
     frames = list(video[0, shown].permute(0, 2, 3, 1).numpy())
     rows = [frame_row(frames, [f"{second:.2f} s" for second in pts[0, shown].tolist()])]
-    rows += weight_rows({name: weight[shown] for name, weight in _last(maps, places).items()}, frames)
+    kept = {name: weight[shown] for name, weight in _last(maps, places).items()}
+    rows += weight_rows(model, kept, frames)
     rows.append(bar_row("frame weights of the temporal pooling", output.frame_weights[0, shown].tolist()))
     return rows, output
 
 
-def weight_rows(maps: dict[str, Tensor], frames: list[Image]) -> list[Row]:
-    """A row for each set of weights, drawn by its shape.
+def weight_rows(net: nn.Module, maps: dict[str, Tensor], frames: list[Image]) -> list[Row]:
+    """A row for each set of weights, drawn by what its module says that its axes are (``attention_axes``).
 
     Args:
+        net: What the weights were recorded of.
         maps: From `record_attention`, T frames as the batch.
         frames: T frames (H, W, 3) uint8.
     """
@@ -125,15 +127,16 @@ def weight_rows(maps: dict[str, Tensor], frames: list[Image]) -> list[Row]:
     for name, tensor in maps.items():
         title = name.rpartition(_INSERTED)[2].replace(".attention", "")
         weights = tensor.detach().double().cpu().numpy()
-        if weights.shape[1:] == (2, 3):
+        axes = getattr(net.get_submodule(name), "attention_axes", "map")
+        if axes == "transform":
             rows.append(quadrilateral_row(title, frames, weights))
-        elif weights.ndim == 4 and weights.shape[2] * weights.shape[3] == 1:
-            rows.append(channel_row(title, weights[:, :, 0, 0]))
-        elif weights.ndim == 4 and np.allclose(weights.sum(-1), 1, atol=1e-3):  # a share for each key: self-attention
+        elif axes == "places":
             rows.append(place_row(f"{title}: attention received", frames, _received(weights, frames[0].shape)))
-        elif weights.ndim == 4:
+        elif axes == "channels":
+            rows.append(channel_row(f"{title}: attention received", weights.mean((1, 2))))
+        elif axes == "map" and weights.ndim == 4 and weights.shape[2] * weights.shape[3] > 1:
             rows.append(place_row(title, frames, weights.mean(1)))
-        else:
+        else:  # a weight for each channel, of each branch where there are several
             rows.append(channel_row(title, weights.reshape(len(weights), -1)))
     return rows
 
@@ -156,12 +159,12 @@ def _last(maps: dict[str, Tensor], places: int) -> dict[str, Tensor]:
 
 
 def _last_two(backbone: str, at: str) -> list[int] | None:
-    """The two last stages, whose maps are small enough for every mechanism."""
+    """The two last stages, whose maps are small enough for every mechanism; None where places are named."""
     import timm
 
-    from temporal_attn.attention.insertion import stage_names
+    from temporal_attn.attention.places import stages_of
 
-    if at not in ("conv", "norm", "block", "stage"):
-        return None
-    count = len(stage_names(timm.create_model(backbone)))
+    if at not in ("conv", "norm", "block", "stage") or not timm.is_model(backbone):
+        return None  # the backbone itself says best what is wrong with its name
+    count = len(stages_of(timm.create_model(backbone)))
     return list(range(max(1, count - 1), count + 1))

@@ -8,8 +8,11 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch import nn
 from videos import numbered_frames, write_video
 
+from temporal_attn.attention import build, names, record_attention
+from temporal_attn.attention_sheet import Row
 from temporal_attn.cli import main
 from temporal_attn.module import VideoClassificationModule
 from temporal_attn.show_attention import weight_rows
@@ -72,6 +75,7 @@ def test_a_mechanism_in_a_net(video: Path, tmp_path: Path) -> None:
         (["--out", "a.png", "--checkpoint", "a.ckpt", "--backbone", "resnet18"], "either a checkpoint"),
         (["--out", "a.jpg", "--backbone", "test_resnet"], "ends in .png"),
         (["--out", "a.png", "--backbone", "test_resnet", "--mechanism", "sebam"], "sebam"),
+        (["--out", "a.png", "--backbone", "nosuch"], "nosuch"),
     ],
 )
 def test_wrong_use(words: list[str], said: str, video: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -79,31 +83,53 @@ def test_wrong_use(words: list[str], said: str, video: Path, capsys: pytest.Capt
     assert said in capsys.readouterr().err
 
 
+class Shows(nn.Module):
+    def __init__(self, axes: str) -> None:
+        super().__init__()
+        self.attention_axes = axes
+
+
+def rows_of(axes: str | None, weights: torch.Tensor) -> list[Row]:
+    net = nn.Module()
+    net.source = nn.Identity() if axes is None else Shows(axes)
+    return weight_rows(net, {"source": weights}, FRAMES)
+
+
 @pytest.mark.parametrize(
-    ("shape", "count", "note"),
+    ("axes", "shape", "note"),
     [
-        ((2, 8, 1, 1), 1, "8 channels"),
-        ((2, 1, 7, 5), 1, "where"),
-        ((2, 8, 7, 5), 1, "where"),
-        ((2, 4, 49, 49), 1, "where"),
-        ((2, 2, 3), 1, "outline"),
-        ((2, 3, 8, 1, 1), 1, "24 channels"),
+        (None, (2, 8, 1, 1), "8 channels"),
+        (None, (2, 1, 7, 5), "where"),
+        (None, (2, 8, 7, 5), "where"),
+        (None, (2, 8, 7, 1), "where"),
+        ("map", (2, 1, 1, 4), "where"),
+        ("places", (2, 4, 49, 49), "where"),
+        ("channels", (2, 1, 24, 24), "24 channels"),
+        ("transform", (2, 2, 3), "outline"),
+        ("branches", (2, 3, 8, 1, 1), "24 channels"),
     ],
 )
-def test_weights_are_drawn_by_their_shape(shape: tuple[int, ...], count: int, note: str) -> None:
-    weights = torch.rand(shape)
-    if shape[-1] == 49:
-        weights = weights.softmax(-1)
-    rows = weight_rows({"net.frame_attention.layer4.attention.gate": weights}, FRAMES)
-    assert len(rows) == count
-    assert note in rows[0].note
-    assert rows[0].title.startswith("layer4.gate")
+def test_weights_are_drawn_by_what_their_axes_are(axes: str | None, shape: tuple[int, ...], note: str) -> None:
+    (row,) = rows_of(axes, torch.ones(shape) / shape[-1])  # rows that sum to one do not make it self-attention
+    assert note in row.note
+    assert row.title.startswith("source") or not row.title
+
+
+@pytest.mark.parametrize("name", names())
+def test_every_mechanism_can_be_drawn(name: str) -> None:
+    module = build(name, 16, gate="sigmoid").eval()
+    with torch.no_grad(), record_attention(module) as maps:
+        module(torch.randn(2, 16, 6, 6))
+    rows = weight_rows(module, maps, FRAMES)
+    assert len(rows) == len(maps)
+    for row in rows:
+        assert len(row.cells) == 2
 
 
 def test_attention_received_is_where_others_look() -> None:
     weights = torch.zeros(2, 1, 36, 36)
     weights[..., 8] = 1  # all tokens look at row 1, column 2 of 6 × 6
-    (row,) = weight_rows({"a": weights}, FRAMES)
+    (row,) = rows_of("places", weights)
     light = row.cells[0].sum(-1, dtype=int)
     middle = np.argwhere(light == light.max()).mean(0)
     np.testing.assert_allclose(middle, [1.5 / 6 * 160, 2.5 / 6 * 160], atol=2)

@@ -65,6 +65,8 @@ class BranchWeights(nn.Module):
         ValueError: A size is not positive, or the groups do not divide channels and hidden.
     """
 
+    attention_axes = "branches"
+
     def __init__(self, channels: int, branches: int, hidden: int, groups: int = 1, bias: bool = False) -> None:
         super().__init__()
         if min(channels, branches, hidden, groups) < 1:

@@ -29,6 +29,8 @@ class PositionMixing(nn.Module):
         ValueError: Channels or reduction is not positive.
     """
 
+    attention_axes = "places"
+
     def __init__(self, channels: int, reduction: int = 8) -> None:
         super().__init__()
         if channels < 1 or reduction < 1:
@@ -60,6 +62,8 @@ class ChannelMixing(nn.Module):
     Shape:
         input (B, C, H, W), output the same. Weights (B, 1, C, C), each row sums to 1.
     """
+
+    attention_axes = "channels"
 
     def forward(self, x: Tensor) -> Tensor:
         """Mixed maps (B, C, H, W)."""

@@ -89,6 +89,8 @@ class ScaleWeights(nn.Module):
         input S maps (B, C, ·, ·), output (B, S, 1, 1, 1).
     """
 
+    attention_axes = "branches"
+
     def __init__(self, scales: int) -> None:
         super().__init__()
         self.logits = nn.Parameter(torch.zeros(scales))

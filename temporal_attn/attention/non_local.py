@@ -44,6 +44,8 @@ class NonLocal(nn.Module):
         ValueError: Channels or reduction is not positive, or the gate is not known.
     """
 
+    attention_axes = "places"
+
     def __init__(
         self,
         channels: int,

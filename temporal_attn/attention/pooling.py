@@ -14,7 +14,8 @@ from torch.nn.functional import avg_pool2d, max_pool2d
 __all__ = ["mean_and_max"]
 
 _STREAMS = 8
-"""Runs of places that compiled code reads side by side; up to here it unrolls them, so that each run is sequential."""
+"""Runs of places that compiled code reads side by side, each in sequence; of more the processor loses track, and the
+maps of stage 1 take 2.5 ms instead of 1.9."""
 
 
 def mean_and_max(x: Tensor) -> Tensor:
@@ -30,13 +31,14 @@ def mean_and_max(x: Tensor) -> Tensor:
     """
     if x.device.type != "cpu" or not x.is_contiguous(memory_format=torch.channels_last):
         return torch.stack((x.mean((2, 3)), x.amax((2, 3))), 1)
-    if torch.compiler.is_compiling():
-        return _by_runs(x)
     if x.requires_grad:
-        # The gradients of the pooling operators are copied from layout to layout: forward and backward take 13 to
-        # 25 % longer with them.
+        # The faster forms have dear gradients. Those of the pooling operators are copied from layout to layout: forward
+        # and backward take 13 to 25 % longer. Those of runs are masks of masks: CBAM on stage 3, compiled, takes 21 ms
+        # instead of 13.
         places = x.permute(0, 2, 3, 1).flatten(1, 2)
         return torch.stack((places.mean(1), places.amax(1)), 1)
+    if torch.compiler.is_compiling():
+        return _by_runs(x)
     # The pooling operators go through the map place by place, with a row of channels in the cache: 4.0 ms.
     size = list(x.shape[2:])
     return torch.stack((avg_pool2d(x, size).flatten(1), max_pool2d(x, size).flatten(1)), 1)

@@ -46,6 +46,8 @@ class QueryKeyValue(nn.Module):
         ValueError: A number is not positive, heads does not divide the width, or a name is not known.
     """
 
+    attention_axes = "places"
+
     def __init__(
         self,
         channels: int,

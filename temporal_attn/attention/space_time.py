@@ -42,6 +42,8 @@ class JointSpaceTime(nn.Module):
         ValueError: heads does not divide the channels into even widths, or the periods are not 0 < min < max.
     """
 
+    attention_axes = "frames"
+
     def __init__(self, channels: int, heads: int = 4, min_period: float = 0.2, max_period: float = 100.0) -> None:
         super().__init__()
         self.attention = _Attention(channels, heads, RotaryTime(_width(channels, heads), min_period, max_period))
@@ -98,6 +100,8 @@ class TimeAttention(nn.Module):
         ValueError: heads does not divide the channels into even widths, or the periods are not 0 < min < max.
     """
 
+    attention_axes = "frames"
+
     def __init__(self, channels: int, heads: int = 4, min_period: float = 0.2, max_period: float = 100.0) -> None:
         super().__init__()
         self.attention = _Attention(channels, heads, RotaryTime(_width(channels, heads), min_period, max_period))
@@ -143,6 +147,8 @@ class SpaceAttention(nn.Module):
     Raises:
         ValueError: heads does not divide the channels.
     """
+
+    attention_axes = "places"
 
     def __init__(self, channels: int, heads: int = 4) -> None:
         super().__init__()

@@ -43,6 +43,8 @@ class Localisation(nn.Module):
         ValueError: A size is not positive, or the transform is not known.
     """
 
+    attention_axes = "transform"
+
     def __init__(
         self,
         channels: int,
