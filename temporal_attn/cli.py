@@ -61,6 +61,7 @@ _COMMANDS = {
         "video",
         "the file",
     ),
+    "serve": _Command("temporal_attn.serve", "serve", "ask in a browser which frames decided; needs the extra serve"),
     "demo": _Command("temporal_attn.demo", "run_demo", "everything on the embedded data set, in some minutes"),
     "doctor": _Command(
         "datamodules.doctor",

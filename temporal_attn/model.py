@@ -172,14 +172,22 @@ class VideoClassifier(nn.Module):
                 head's answer to what the pool makes of nothing: logits without evidence.
             pts: (B, T) seconds; None puts frames one second apart.
         """
-        clips, frames = tokens.shape[:2]
         if mask is None:
-            mask = torch.ones(clips, frames, dtype=torch.bool, device=tokens.device)
-        if pts is None:
-            pts = torch.arange(frames, device=tokens.device).expand(clips, frames)
+            mask = torch.ones(tokens.shape[:2], dtype=torch.bool, device=tokens.device)
         # What stands in padding may be anything, NaN included: replace it before it meets a matrix.
-        tokens = torch.where(mask[..., None], tokens, 0)
-        feature, weights = self.temporal(self.project(tokens), mask, pts)
+        return self.classify_projected(self.project(torch.where(mask[..., None], tokens, 0)), mask, pts)
+
+    def classify_projected(self, tokens: Tensor, mask: Tensor, pts: Tensor | None = None) -> ModelOutput:
+        """Logits from tokens that ``project`` has seen: what is left to do when one clip is asked many questions.
+
+        Args:
+            tokens: (B, T, D), ``project`` of frame tokens.
+            mask: (B, T) bool, True = a real frame.
+            pts: (B, T) seconds; None puts frames one second apart.
+        """
+        if pts is None:
+            pts = torch.arange(tokens.shape[1], device=tokens.device).expand(mask.shape)
+        feature, weights = self.temporal(tokens, mask, pts)
         return ModelOutput(self.head(feature), weights)
 
     @staticmethod

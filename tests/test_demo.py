@@ -46,7 +46,7 @@ def test_metrics_hold_both_models_the_bound_and_the_key_frames(demo):
         # Reference: the diagonal of the confusion matrix.
         confusion = torch.tensor(summary["confusion"])
         assert summary["top1"] == pytest.approx(confusion.trace().item() / confusion.sum().item())
-    assert metrics["keyframes"]["method"] == "loo+loi"
+    assert metrics["keyframes"]["method"] == "auto"
     assert metrics["keyframes"]["videos"] == 4
     assert 0 <= metrics["keyframes"]["auroc"] <= 1
     assert metrics["settings"]["epochs"] == 1

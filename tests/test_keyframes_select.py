@@ -138,7 +138,7 @@ def test_the_rule(changes, finding):
 def judge(head: Sum, says: list[float], **options: int) -> tuple[str, Evidence]:
     game = game_of(head, says)
     pts = [0.5 * i for i in range(len(says))]
-    key = select_keyframes(score_frames(game), pts, **options)
+    key = select_keyframes(score_frames(game).values, pts, **options)
     e = weigh_evidence(game, key)
     return state_verdict(e, "Archery", [pts[i] for i in key], ("Archery", e.full)), e
 

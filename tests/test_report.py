@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import io
+import json
 import math
 import re
 from dataclasses import replace
@@ -17,11 +18,13 @@ from hypothesis import strategies as st
 from markupsafe import Markup
 from PIL import Image
 
-from temporal_attn.keyframes import Evidence
-from temporal_attn.keyframes.charts import Bar, bar_chart, line_chart, ticks
-from temporal_attn.keyframes.inspection import InspectedFrame, Inspection
-from temporal_attn.keyframes.pictures import data_uris, jpeg
-from temporal_attn.keyframes.report import GalleryEntry, render_film_strip, render_gallery, render_page, render_report
+from temporal_attn.keyframes.charts import Bar, bar_chart, line_chart, score_bars, ticks
+from temporal_attn.keyframes.film_strip import render_film_strip
+from temporal_attn.keyframes.inspection import Inspection
+from temporal_attn.keyframes.page import render_page
+from temporal_attn.keyframes.pictures import data_uris, heat_uris, jpeg, overlaid
+from temporal_attn.keyframes.report import GalleryEntry, render_gallery, render_report
+from tests.inspections import make_complete_inspection, make_inspection, noise
 
 HOSTILE = "<script>alert(1)</script>\"' onload=x&amp;.mp4"
 VOID = {"meta", "img", "br", "hr", "link", "input"}
@@ -62,35 +65,6 @@ class Page(HTMLParser):
         return " ".join(" ".join(data for tag, data in self.texts if tag not in ("style", "script")).split())
 
 
-def noise(height: int, width: int, seed: int) -> np.ndarray:
-    """The hardest picture to compress."""
-    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
-
-
-def make_inspection(length: int = 8, side: int = 64, video: str = "clips/v_01.mp4") -> Inspection:
-    scores = [0.25 * (-1) ** i * (i + 1) for i in range(length)]
-    order = [i for i in sorted(range(length), key=scores.__getitem__, reverse=True) if scores[i] > 0][:3]
-    rank = {position: place for place, position in enumerate(order, start=1)}
-    return Inspection(
-        video=video,
-        checkpoint="best.ckpt",
-        model="VideoClassifier",
-        class_names=["Archery", "Bowling", "Golf", "Swing", "Diving", "Rowing", "Surfing"],
-        target=0,
-        method="loo+loi",
-        reader="pyav",
-        clip={"num_frames": length, "sampling": "uniform", "stride": 1, "resize": 64, "crop": 64, "repeat_short": True},
-        frames=[InspectedFrame(5 * i, 0.2 * i, score, rank.get(i)) for i, score in enumerate(scores)],
-        file_frames=5 * length,
-        logits=[4.0, 1.0, 0.0, 0.0, 0.0, 0.0, 2.0],
-        probabilities=[0.72, 0.08, 0.02, 0.02, 0.02, 0.02, 0.12],
-        evidence=Evidence(length, len(order), 0.72, 0.70, 0.11, 0.33, 0.66, 20, 0),
-        verdict="3 of 8 frames decide.",
-        pictures=[noise(side, side, i) for i in range(length)],
-        originals=[noise(side, 2 * side, 100 + i) for i in range(len(order))],
-    )
-
-
 def assert_stands_alone(html: str) -> Page:
     """No reference leaves the page, and the policy allows exactly what is inside."""
     page = Page(html)
@@ -99,7 +73,7 @@ def assert_stands_alone(html: str) -> Page:
         assert tag not in ("link", "iframe", "object", "embed", "base", "form", "video", "audio")
         assert not {"srcset", "style", "poster", "action", "background"} & set(attributes)
         assert not any(name.startswith("on") for name in attributes)
-        assert attributes.get("src", "data:image/jpeg;base64,").startswith("data:image/jpeg;base64,")
+        assert re.match(r"data:image/(jpeg|png);base64,", attributes.get("src", "data:image/png;base64,"))
     (policy,) = [m["content"] for m in page.all("meta") if m.get("http-equiv") == "Content-Security-Policy"]
     assert policy.startswith("default-src 'none'; img-src data:;")
     assert "unsafe" not in policy
@@ -112,20 +86,34 @@ def assert_stands_alone(html: str) -> Page:
     return page
 
 
+def entry(folder: str, inspection: Inspection) -> GalleryEntry:
+    return GalleryEntry.from_saved(folder, inspection.scores(), jpeg(inspection.pictures[0], longest=64))
+
+
+def data_of(html: str) -> dict:
+    (text,) = re.findall(r'<script type="application/json" class="data">(.*?)</script>', html, re.DOTALL)
+    return json.loads(text)
+
+
 def picture_of(uri: str) -> Image.Image:
     return Image.open(io.BytesIO(base64.b64decode(uri.partition(",")[2])))
 
 
-def test_a_report_stands_alone_and_shows_every_frame():
-    inspection = make_inspection()
+def frame_buttons(page: Page) -> list[dict[str, str | None]]:
+    return [button for button in page.all("button") if (button["class"] or "").startswith("frame")]
+
+
+@pytest.mark.parametrize("make", [make_inspection, make_complete_inspection])
+def test_a_report_stands_alone_and_shows_every_frame(make):
+    inspection = make()
     page = assert_stands_alone(render_report(inspection))
-    buttons = page.all("button")
+    buttons = frame_buttons(page)
     assert len(buttons) == 8
     assert sum(b["aria-pressed"] == "true" for b in buttons) == 1
     assert len(page.all("button", class_="frame key")) == 3
     for frame, button in zip(inspection.frames, buttons, strict=True):
-        assert f"Frame {frame.index} · {frame.pts:.2f} s" in button["data-caption"]
-        assert ("key frame" in button["data-caption"]) == frame.keyframe
+        assert f"Frame {frame.index} · {frame.pts:.2f} s" in button["aria-label"]
+        assert ("key frame" in button["aria-label"]) == frame.keyframe
     text = page.text()
     assert inspection.verdict in text
     assert "Archery" in text
@@ -138,7 +126,7 @@ def test_every_picture_has_words_and_pixels():
     page = Page(render_report(make_inspection()))
     images = page.all("img")
     assert len(images) == 1 + 8 + 3
-    assert all(image["alt"] for image in images)
+    assert sum(bool(image["alt"]) for image in images) == 1 + 3, "the button of a frame speaks for its picture"
     assert {picture_of(image["src"]).size for image in images} == {(64, 64), (128, 64)}
 
 
@@ -158,28 +146,26 @@ def test_bars_are_as_high_as_their_scores_and_stand_on_one_line():
         )
 
 
-@pytest.mark.parametrize(
-    "render", [render_report, lambda i: render_gallery([GalleryEntry.of("a", i)], [(HOSTILE, HOSTILE)])]
-)
+@pytest.mark.parametrize("render", [render_report, lambda i: render_gallery([entry("a", i)], [(HOSTILE, HOSTILE)])])
 def test_hostile_names_are_text(render):
     inspection = replace(
-        make_inspection(video=HOSTILE),
+        make_complete_inspection(video=HOSTILE),
         checkpoint=HOSTILE,
         verdict=HOSTILE,
         class_names=[HOSTILE + str(i) for i in range(7)],
     )
     html = render(inspection)
     page = assert_stands_alone(html)
-    assert len(page.all("script")) == 1
+    assert len([a for a in page.all("script") if not a]) == 1, "the other one is data"
     assert "<script>alert" not in html
     assert "script>" in page.text(), "the name is still readable"
 
 
-@pytest.mark.parametrize(("length", "side"), [(1, 512), (16, 512), (64, 512), (200, 96)])
+@pytest.mark.parametrize(("length", "side"), [(1, 512), (16, 512), (200, 96)])
 def test_a_report_stays_below_a_megabyte_even_for_noise(length, side):
-    html = render_report(make_inspection(length, side))
+    html = render_report(make_complete_inspection(length, side))
     assert len(html.encode()) < 1_000_000
-    assert len(Page(html).all("button")) == length
+    assert len(frame_buttons(Page(html))) == length
 
 
 def test_a_report_without_key_frames_makes_no_claim():
@@ -204,6 +190,47 @@ def test_only_signed_scores_speak_for_and_against(method, signed):
     assert ("not faithful" in text) != signed
 
 
+def test_what_is_not_there_is_not_shown():
+    plain, complete = (render_report(make()) for make in (make_inspection, make_complete_inspection))
+    for part in ('class="heat"', 'class="target"', 'aria-label="Faithfulness"', "95 % interval"):
+        assert part in complete
+        assert part not in plain
+    assert "SHA-256" not in plain
+
+
+def test_every_class_of_the_switch_comes_with_its_numbers():
+    inspection = make_complete_inspection()
+    html = render_report(inspection)
+    data = data_of(html)
+    assert [view["target"] for view in data["views"]] == [0, 6, 1]
+    assert data["views"][0]["scores"] == pytest.approx([f.score for f in inspection.frames])
+    assert data["views"][2]["scores"] == pytest.approx(inspection.classes[1].scores)
+    assert data["views"][1]["keyframes"] == inspection.classes[0].keyframes
+    assert len(data["heat"]) == len(inspection.frames)
+    assert [option["value"] for option in Page(html).all("option")] == ["0", "6", "1", "", "0", "6", "1"]
+
+
+def test_intervals_that_nobody_could_see_are_not_drawn():
+    inspection = make_complete_inspection()
+    exact = [replace(f, ci=(f.score, f.score + 1e-6)) for f in inspection.frames]
+    html = render_film_strip(replace(inspection, frames=exact, classes=()))
+    assert 'class="ci"' not in html
+    assert not [button for button in frame_buttons(Page(html)) if " to " in button["aria-label"]]
+
+
+def test_doubts_are_said_aloud():
+    text = Page(render_report(make_complete_inspection())).text()
+    assert "Unreliable." in text
+    assert "two halves of the budget disagree" in text
+
+
+def test_a_contrast_is_named():
+    inspection = replace(make_inspection(), against=6)
+    text = Page(render_report(inspection)).text()
+    assert "Archery not Surfing" in text
+    assert "against Surfing (class 6)" in text
+
+
 def test_a_target_outside_the_best_classes_is_shown():
     inspection = replace(make_inspection(), target=5)
     (chart,) = re.findall(r'<ul class="bars" aria-label="Most.*?</ul>', render_report(inspection))
@@ -211,7 +238,7 @@ def test_a_target_outside_the_best_classes_is_shown():
 
 
 def test_a_gallery_links_to_reports_and_lists_failures():
-    entries = [GalleryEntry.of(f"a b#{i}", make_inspection(video=f"x/{i}.mp4")) for i in range(2)]
+    entries = [entry(f"a b#{i}", make_inspection(video=f"x/{i}.mp4")) for i in range(2)]
     page = assert_stands_alone(render_gallery(entries, [("bad.mp4", "no video stream")]))
     assert [a["href"] for a in page.all("a")] == ["a%20b%230/report.html", "a%20b%231/report.html"]
     assert "bad.mp4 no video stream" in page.text()
@@ -242,6 +269,34 @@ def test_a_jpeg_shows_the_frame():
     ramp = np.tile(np.arange(256, dtype=np.uint8)[None, :, None], (64, 1, 3))
     decoded = np.asarray(Image.open(io.BytesIO(jpeg(ramp, quality=92))))
     assert np.abs(decoded.astype(int) - ramp).mean() < 2
+
+
+def test_a_heat_map_covers_what_is_hot_and_nothing_else():
+    image = noise(32, 32, 0)
+    heat = np.zeros((4, 4), np.float32)
+    assert np.array_equal(overlaid(image, heat), image)
+    heat[0, 0] = 1
+    covered = overlaid(image, heat, opacity=1.0)
+    assert np.array_equal(covered[16:, 16:], image[16:, 16:])
+    assert np.array_equal(covered[0, 0], [255, 226, 92])
+    (uri,) = heat_uris([heat], 10_000)
+    pixels = np.asarray(picture_of(uri))
+    assert pixels.shape == (4, 4, 4)
+    assert pixels[..., 3].max() == pixels[0, 0, 3] == 255
+    assert np.count_nonzero(pixels[..., 3]) == 1
+
+
+@given(st.lists(st.tuples(st.floats(-5, 5), st.floats(0, 2), st.floats(0, 2)), min_size=1, max_size=12))
+def test_signed_bars_stand_on_zero_and_stay_inside_with_their_intervals(rows):
+    scores = [score for score, _, _ in rows]
+    zero, bars = score_bars(scores, [(score - low, score + high) for score, low, high in rows])
+    edges = [edge for bar in bars for edge in (bar.y, bar.y + bar.height, *bar.interval)]
+    assert min(edges) >= -1e-6
+    assert max(edges) <= 100 + 1e-6
+    for score, bar in zip(scores, bars, strict=True):
+        assert bar.positive == (score > 0)
+        assert (bar.y + bar.height if bar.positive else bar.y) == pytest.approx(zero, abs=1e-6)
+        assert bar.interval[0] >= bar.interval[1], "y runs down, so the lower end stands below"
 
 
 def test_bars_are_text_and_length():

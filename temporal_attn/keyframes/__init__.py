@@ -6,13 +6,16 @@ on first use, so that training code that scores frames pulls in no decoder.
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from temporal_attn.keyframes.scores import METHODS, FrameGame, Method, names, resolve_target, score_frames
 from temporal_attn.keyframes.select import Evidence, Finding, select_keyframes, state_verdict, weigh_evidence
 
 if TYPE_CHECKING:
-    from temporal_attn.keyframes.inspect import inspect_video, inspect_videos
+    from temporal_attn.keyframes.batch import inspect_videos
+    from temporal_attn.keyframes.callbacks import KeyframeCallback, KeyframeWriter
+    from temporal_attn.keyframes.inspect import inspect_video
     from temporal_attn.keyframes.inspection import Inspection
 
 __all__ = [
@@ -21,6 +24,8 @@ __all__ = [
     "Finding",
     "FrameGame",
     "Inspection",
+    "KeyframeCallback",
+    "KeyframeWriter",
     "Method",
     "inspect_video",
     "inspect_videos",
@@ -33,10 +38,18 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:  # noqa: ANN401
-    """Import what reads videos when it is asked for."""
-    if name in ("Inspection", "inspect_video", "inspect_videos"):
-        from temporal_attn.keyframes import inspect
+_ON_DEMAND = {
+    "Inspection": "inspection",
+    "KeyframeCallback": "callbacks",
+    "KeyframeWriter": "callbacks",
+    "inspect_video": "inspect",
+    "inspect_videos": "batch",
+}
+"""Name -> the module that reads videos, draws, or needs Lightning."""
 
-        return getattr(inspect, name)
+
+def __getattr__(name: str) -> Any:  # noqa: ANN401
+    """Import on first use, so that training code that scores frames pulls in no decoder."""
+    if name in _ON_DEMAND:
+        return getattr(import_module(f"{__name__}.{_ON_DEMAND[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 if TYPE_CHECKING:
     from markupsafe import Markup
 
-__all__ = ["Bar", "bar_chart", "line_chart", "ticks"]
+__all__ = ["Bar", "ScoreBar", "ScoreBars", "bar_chart", "line_chart", "score_bars", "ticks"]
 
 
 class Bar(NamedTuple):
@@ -29,6 +29,56 @@ class Bar(NamedTuple):
     value: float
     text: str
     strong: bool = False
+
+
+class ScoreBar(NamedTuple):
+    """A signed bar that stands on or hangs from a common zero line; lengths in percent of the chart, y runs down.
+
+    Args:
+        y: Upper edge.
+        height: From there down.
+        positive: Whether it stands.
+        interval: y of the lower and the upper end of the score's interval; None without one.
+    """
+
+    y: float
+    height: float
+    positive: bool
+    interval: tuple[float, float] | None
+
+
+class ScoreBars(NamedTuple):
+    """Signed bars on one scale, and y of their zero line."""
+
+    zero: float
+    bars: list[ScoreBar]
+
+
+def score_bars(scores: Sequence[float], ci: Sequence[tuple[float, float] | None] | None) -> ScoreBars:
+    """Bars that fill the chart, with room for their intervals.
+
+    Args:
+        scores: P signed scores, at least one.
+        ci: P intervals, each may be missing; None without any.
+    """
+    intervals = ci or [None] * len(scores)
+    values = [*scores, *(end for interval in intervals if interval for end in interval)]
+    top, bottom = max(0.0, *values), min(0.0, *values)
+    span = (top - bottom) or 1.0
+
+    def y_of(value: float) -> float:
+        return 100 * (top - value) / span
+
+    bars = [
+        ScoreBar(
+            y_of(max(score, 0.0)),
+            100 * abs(score) / span,
+            score > 0,
+            None if interval is None else (y_of(interval[0]), y_of(interval[1])),
+        )
+        for score, interval in zip(scores, intervals, strict=True)
+    ]
+    return ScoreBars(y_of(0.0), bars)
 
 
 def bar_chart(bars: Sequence[Bar], label: str, maximum: float = 1.0) -> Markup:

@@ -1,30 +1,29 @@
-"""The result of an inspection, and its files: scores as JSON and CSV, key frames as JPEG, a report as HTML."""
+"""The result of an inspection: what was asked of a clip, what came out, and how it came about."""
 
 from __future__ import annotations
 
-import csv
-import json
+import contextlib
 import platform
-import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-import torch
+import numpy as np
+from numpy.typing import NDArray
 
 import temporal_attn
-from temporal_attn.keyframes.pictures import Image, jpeg
-from temporal_attn.keyframes.report import render_report
+from temporal_attn.keyframes.exports import DEFAULT_FORMATS, save_files
+from temporal_attn.keyframes.faithfulness import Faithfulness
+from temporal_attn.keyframes.pictures import Image
 from temporal_attn.keyframes.scores import METHODS, Method
 from temporal_attn.keyframes.select import Evidence
-from temporal_attn.types import ClipSpec, UserError
+from temporal_attn.types import ClipSpec
 
-__all__ = ["SCHEMA", "InspectedFrame", "Inspection"]
+__all__ = ["SCHEMA", "ClassView", "InspectedFrame", "Inspection", "versions"]
 
 SCHEMA = "temporal_attn/scores/1"
-
-_KEYFRAME_FILE = re.compile(r"keyframe_\d+_-?\d+\.\d{3}s_frame\d+\.jpg")
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,17 +35,38 @@ class InspectedFrame:
         pts: Seconds in the file.
         score: Signed, in the unit of the method.
         rank: 1 for the best key frame and so on; None when it is no key frame.
+        ci: Lower and upper end of the score's 95 % interval; None where the score is not estimated.
     """
 
     index: int
     pts: float
     score: float
     rank: int | None
+    ci: tuple[float, float] | None = None
 
     @property
     def keyframe(self) -> bool:
         """Whether it is a key frame."""
         return self.rank is not None
+
+
+@dataclass(frozen=True, slots=True)
+class ClassView:
+    """The same frames, asked about another class.
+
+    Args:
+        target: Class index.
+        scores: P scores, by the method of the inspection.
+        ci: P intervals of 95 %; None where the scores are not estimated.
+        keyframes: Positions of the key frames for this class, best first.
+        verdict: In words.
+    """
+
+    target: int
+    scores: Sequence[float]
+    ci: Sequence[tuple[float, float]] | None
+    keyframes: Sequence[int]
+    verdict: str
 
 
 @dataclass(frozen=True)
@@ -70,6 +90,15 @@ class Inspection:
         verdict: In words.
         pictures: P frames (H, W, 3) uint8, as the model saw them.
         originals: The key frames as the file holds them, best first.
+        against: Class index of a contrast; None when the target is asked about against all other classes.
+        removal: What a removed frame becomes.
+        classes: The same frames for other probable classes.
+        heatmaps: (P, h, w) in [0, 1] on one scale for the clip, where in each frame; None without them.
+        regions: What made the heat maps, or why there are none.
+        faithfulness: How faithful the scores are; None when it was not measured.
+        checkpoint_sha256: Digest of the model's file, empty when there is none.
+        file_fps: Mean frames a second of the file; 0 when unknown.
+        file_seconds: Seconds at which the last frame of the file ends; 0 when unknown.
     """
 
     video: str
@@ -88,11 +117,25 @@ class Inspection:
     verdict: str
     pictures: Sequence[Image]
     originals: Sequence[Image]
+    against: int | None = None
+    removal: str = "drop"
+    classes: Sequence[ClassView] = ()
+    heatmaps: NDArray[np.float32] | None = None
+    regions: str = ""
+    faithfulness: Faithfulness | None = None
+    checkpoint_sha256: str = ""
+    file_fps: float = 0.0
+    file_seconds: float = 0.0
 
     @property
     def target_name(self) -> str:
         """Name of the target class."""
         return self.class_names[self.target]
+
+    @property
+    def question(self) -> str:
+        """What the frames were asked about, in words."""
+        return self.target_name if self.against is None else f"{self.target_name} not {self.class_names[self.against]}"
 
     @property
     def how(self) -> Method:
@@ -108,75 +151,102 @@ class Inspection:
     def provenance(self) -> dict[str, str]:
         """How the result came about, by term."""
         clip = self.clip
-        return {
+        asked = f"{self.target_name} (class {self.target} of {len(self.class_names)})"
+        if self.against is not None:
+            asked += f" against {self.class_names[self.against]} (class {self.against})"
+        terms = {
             "Video": self.video,
             "Frames": f"{len(self.frames)} of {self.file_frames} in the file, "
             f"{self.frames[0].pts:.2f} s to {self.frames[-1].pts:.2f} s",
             "Clip": f"{clip['num_frames']} frames, {clip['sampling']}, short side {clip['resize']} px, "
             f"centre {clip['crop']} px",
             "Checkpoint": self.checkpoint,
+            "SHA-256": self.checkpoint_sha256,
             "Model": self.model,
-            "Target": f"{self.target_name} (class {self.target} of {len(self.class_names)})",
+            "Target": asked,
             "Method": f"{self.method}: {self.how.summary}",
-            "Reader": self.reader,
-            "Versions": f"temporal_attn {temporal_attn.__version__}, torch {torch.__version__}, "
-            f"Python {platform.python_version()}",
+            "Removal": self.removal,
+            "Regions": self.regions,
+            "Seed": str(self.evidence.seed),
+            "Decoder": self.reader,
+            "Versions": ", ".join(f"{name} {version}" for name, version in versions().items()),
         }
+        return {term: text for term, text in terms.items() if text}
 
     def scores(self) -> dict[str, Any]:
-        """Everything but the pictures, ready for JSON; ``schema`` names the layout."""
+        """Everything but the pictures, ready for JSON, in the layout of ``schemas/scores-1.json``."""
         return {
             "schema": SCHEMA,
             "video": self.video,
             "checkpoint": self.checkpoint,
+            "checkpoint_sha256": self.checkpoint_sha256,
             "target": {"class": self.target_name, "index": self.target},
+            "against": None
+            if self.against is None
+            else {"class": self.class_names[self.against], "index": self.against},
             "method": self.method,
+            "removal": self.removal,
             "unit": self.how.unit,
             "frames": [
-                {"index": f.index, "pts": f.pts, "score": f.score, "keyframe": f.keyframe, "rank": f.rank}
+                {
+                    "index": f.index,
+                    "pts": f.pts,
+                    "score": f.score,
+                    "ci": None if f.ci is None else list(f.ci),
+                    "keyframe": f.keyframe,
+                    "rank": f.rank,
+                }
                 for f in self.frames
             ],
+            "classes": {
+                self.class_names[view.target]: {
+                    "index": view.target,
+                    "scores": list(view.scores),
+                    "ci": None if view.ci is None else [list(ends) for ends in view.ci],
+                    "keyframes": [self.frames[position].index for position in view.keyframes],
+                    "verdict": view.verdict,
+                }
+                for view in self.classes
+            },
             "logits": dict(zip(self.class_names, self.logits, strict=True)),
             "probabilities": dict(zip(self.class_names, self.probabilities, strict=True)),
             "verdict": self.verdict,
             "evidence": {"finding": self.evidence.finding.value, **asdict(self.evidence)},
+            "faithfulness": None
+            if self.faithfulness is None
+            else {**asdict(self.faithfulness), "doubts": list(self.faithfulness.doubts)},
+            "regions": self.regions,
             "clip": dict(self.clip),
             "file_frames": self.file_frames,
+            "file_fps": self.file_fps,
+            "file_seconds": self.file_seconds,
             "model": self.model,
             "reader": self.reader,
+            "versions": versions(),
         }
 
-    def save(self, out: str | Path) -> Path:
-        """Write ``scores.json``, ``scores.csv``, ``report.html`` and the key frames as JPEG.
+    def save(self, out: str | Path, formats: Sequence[str] = DEFAULT_FORMATS) -> Path:
+        """Write the inspection's files.
 
-        Key frames of an earlier inspection in the same folder are removed; other files stay.
+        Key frames and thumbnails of an earlier inspection in the same folder are removed; other files stay.
 
         Args:
             out: Folder, made if missing.
+            formats: Names of `temporal_attn.keyframes.exports.FORMATS`, or ``all``.
 
         Returns:
-            Path of the report.
+            Path of the report, or of the folder when no report is asked for.
 
         Raises:
-            UserError: The folder cannot be written.
+            UserError: A format that does not exist, or a folder that cannot be written.
         """
-        folder = Path(out)
-        report = folder / "report.html"
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            for stale in folder.iterdir():
-                if _KEYFRAME_FILE.fullmatch(stale.name):
-                    stale.unlink()
-            text = json.dumps(self.scores(), indent=2, allow_nan=False)
-            (folder / "scores.json").write_text(text + "\n", encoding="utf-8")
-            with (folder / "scores.csv").open("w", newline="", encoding="utf-8") as stream:
-                table = csv.writer(stream)
-                table.writerow(["index", "pts", "score", "keyframe"])
-                table.writerows([f.index, f"{f.pts:.6f}", f"{f.score:.6f}", int(f.keyframe)] for f in self.frames)
-            for frame, image in zip(self.keyframes, self.originals, strict=True):
-                name = f"keyframe_{frame.rank:02d}_{frame.pts:.3f}s_frame{frame.index:04d}.jpg"
-                (folder / name).write_bytes(jpeg(image, quality=92))
-            report.write_text(render_report(self), encoding="utf-8", newline="\n")
-        except OSError as error:
-            raise UserError(f"{folder}: cannot be written ({error.strerror}); choose another folder") from None
-        return report
+        return save_files(self, Path(out), formats)
+
+
+def versions() -> dict[str, str]:
+    """Versions of what decides the numbers, by distribution."""
+    found = {"python": platform.python_version(), "temporal_attn": temporal_attn.__version__}
+    for name in ("torch", "timm", "av", "decord"):
+        with contextlib.suppress(PackageNotFoundError):
+            found[name] = version(name)
+    return found

@@ -133,7 +133,7 @@ def weigh_evidence(game: FrameGame, keyframes: Sequence[int], seed: int = 0, dra
     return Evidence(
         frames=players,
         keyframes=len(keyframes),
-        full=float(game.full.logits.softmax(-1)[0, game.target]),
+        full=float(game.question.probability(game.full.logits.double())[0]),
         only_key=float(p[0]),
         without_key=float(p[1]),
         only_random=float(p[2 : 2 + draws].mean()),

@@ -1,0 +1,186 @@
+"""Inspect one file or thousands: a folder a video, one table and one gallery for all, and no video twice."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from datamodules.files import expand_paths
+from temporal_attn.keyframes.digest import file_digest
+from temporal_attn.keyframes.exports import DEFAULT_FORMATS, check_formats
+from temporal_attn.keyframes.inspect import InspectOptions, encode_video, inspect_encoded, printable
+from temporal_attn.keyframes.inspection import SCHEMA
+from temporal_attn.keyframes.pictures import jpeg
+from temporal_attn.keyframes.report import GalleryEntry, render_gallery
+from temporal_attn.keyframes.scores import resolve_method
+from temporal_attn.keyframes.shapley import BUDGET
+from temporal_attn.keyframes.tables import frame_rows, write_parquet
+from temporal_attn.output import writable_folder
+from temporal_attn.types import UserError, VideoError
+
+if TYPE_CHECKING:
+    from temporal_attn.keyframes.inspection import Inspection
+
+__all__ = ["inspect_videos", "unique_ids"]
+
+_DONE = "done.json"
+_POSTER = "poster.jpg"
+
+
+def inspect_videos(
+    videos: Sequence[str | Path],
+    checkpoint: str | Path,
+    out: str | Path,
+    target: str | int = "pred",
+    method: str = "auto",
+    removal: str = "drop",
+    topk: int = 3,
+    reader: str = "auto",
+    min_gap_s: float = 0.0,
+    budget: int = BUDGET,
+    regions: str = "hirescam",
+    classes: int = 5,
+    seed: int = 0,
+    formats: Sequence[str] = DEFAULT_FORMATS,
+) -> int:
+    """Inspect videos and write their files.
+
+    One video is written to ``out`` itself, several to ``out/<id>`` each, with ``out/index.html`` that leads to them
+    and ``out/scores.parquet``, one row a frame. Run again, it goes on where it stopped: a video that is done with the
+    same file, checkpoint and options is not inspected again. Progress and failures go to stderr, the verdicts to
+    stdout. A video that cannot be read does not stop the others.
+
+    Args:
+        videos: Files, folders (searched with all below them) and glob patterns.
+        checkpoint: A checkpoint of the training.
+        out: Folder for the results, made if missing.
+        target: ``pred``, a class name, a class index, or a contrast of two classes such as ``Archery-Bowling``.
+        method: One of `temporal_attn.keyframes.names`.
+        removal: What a removed frame becomes: ``drop``, ``nearest`` or ``mean``.
+        topk: At most so many key frames a video.
+        reader: ``auto``, ``decord`` or ``pyav``.
+        min_gap_s: Key frames are at least so many seconds apart.
+        budget: Head evaluations of methods that sample.
+        regions: What shows where in a frame: ``hirescam``, ``grad_cam``, ``cbam_map`` or ``none``.
+        classes: So many of the most probable classes can be switched between in a report.
+        seed: Source of all samples.
+        formats: Files of a video: json, csv, html, keyframes, strip, contact-sheet, video, parquet, ffconcat, edl,
+            thumbs, or all.
+
+    Returns:
+        Exit status: 0, or 1 if a video could not be read.
+
+    Raises:
+        UserError: A wrong argument, or a folder that cannot be written.
+    """
+    from temporal_attn.inference import load_classifier
+
+    resolve_method(method)
+    check_formats(formats)
+    paths = [Path(path) for path in expand_paths(videos)]
+    folder = writable_folder(out, "--out")
+    loaded = load_classifier(checkpoint, device="cuda" if torch.cuda.is_available() else "cpu")
+    options = InspectOptions(target, method, removal, topk, reader, min_gap_s, budget, regions, classes, seed)
+
+    several = len(paths) > 1
+    finished: list[tuple[Path, str]] = []
+    failures: list[tuple[str, str]] = []
+    for number, (path, name) in enumerate(zip(paths, unique_ids(paths), strict=True), start=1):
+        place = folder / name if several else folder
+        progress = f"[{number}/{len(paths)}] {printable(path)}"
+        settings = _settings(path, checkpoint, options, formats)
+        if several and _is_done(place, settings):
+            print(f"{progress}: done before", file=sys.stderr)
+            finished.append((place, name))
+            continue
+        print(progress, file=sys.stderr)
+        try:
+            inspection = inspect_encoded(loaded, encode_video(loaded, path, reader), options)
+        except VideoError as error:
+            failures.append((printable(error.path), error.reason))
+            print(f"error: {printable(str(error))}", file=sys.stderr)
+            continue
+        report = inspection.save(place, formats)
+        print(f"{inspection.video}: {inspection.verdict} {report}")
+        if several:
+            _mark_done(place, settings, inspection)
+            finished.append((place, name))
+    if several:
+        records = [json.loads((place / _DONE).read_text("utf-8")) for place, _ in finished]
+        entries = [
+            GalleryEntry.from_saved(name, record["scores"], (place / _POSTER).read_bytes())
+            for (place, name), record in zip(finished, records, strict=True)
+        ]
+        rows = [
+            row
+            for (_, name), record in zip(finished, records, strict=True)
+            for row in frame_rows(record["scores"], name)
+        ]
+        write_parquet(rows, folder / "scores.parquet")
+        (folder / "index.html").write_text(render_gallery(entries, failures), encoding="utf-8", newline="\n")
+    return 1 if failures else 0
+
+
+def unique_ids(paths: Sequence[Path]) -> list[str]:
+    """A folder name for each file: its stem, made safe for any file system; ``-2`` and so on tell equal ones apart."""
+    taken = {"index.html", "scores.parquet"}
+    ids = []
+    for path in paths:
+        stem = re.sub(r"[^\w.+-]+", "_", printable(path.stem))[:100].strip("._") or "video"
+        name, copy = stem, 1
+        while name.casefold() in taken:
+            copy += 1
+            name = f"{stem}-{copy}"
+        taken.add(name.casefold())
+        ids.append(name)
+    return ids
+
+
+def _settings(path: Path, checkpoint: str | Path, options: InspectOptions, formats: Sequence[str]) -> dict[str, Any]:
+    """What a result depends on: equal settings, equal files."""
+    try:
+        stat = path.stat()
+    except OSError:
+        size, changed = None, None
+    else:
+        size, changed = stat.st_size, stat.st_mtime_ns
+    settings = {
+        "schema": SCHEMA,
+        "video": printable(path),
+        "size": size,
+        "mtime_ns": changed,
+        "checkpoint_sha256": file_digest(checkpoint),
+        "options": asdict(options),
+        "formats": sorted(formats),
+    }
+    # As it comes back from the file: a tuple is a list there.
+    restored: dict[str, Any] = json.loads(json.dumps(settings))
+    return restored
+
+
+def _is_done(place: Path, settings: dict[str, Any]) -> bool:
+    try:
+        record = json.loads((place / _DONE).read_text("utf-8"))
+    except (OSError, ValueError):
+        return False
+    return bool(record.get("settings") == settings) and (place / _POSTER).is_file()
+
+
+def _mark_done(place: Path, settings: dict[str, Any], inspection: Inspection) -> None:
+    """Last of all files, and whole or not at all, so that whoever is interrupted starts this video again."""
+    best = max(range(len(inspection.frames)), key=lambda i: inspection.frames[i].score)
+    try:
+        (place / _POSTER).write_bytes(jpeg(inspection.pictures[best], quality=75, longest=224))
+        unfinished = place / f"{_DONE}.part"
+        unfinished.write_text(json.dumps({"settings": settings, "scores": inspection.scores()}), "utf-8")
+        os.replace(unfinished, place / _DONE)
+    except OSError as error:
+        raise UserError(f"{place}: cannot be written ({error.strerror}); choose another folder") from None

@@ -1,0 +1,349 @@
+"""Frame scores inside a Trainer: a film strip each epoch while it trains, and scores of every video that it predicts.
+
+Both work with a LightningModule whose ``model`` has ``encode_frames`` and ``classify``, and with any loader of
+`VideoBatch`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import BasePredictionWriter
+from torch import Tensor, nn
+
+from temporal_attn.keyframes.game import FrameGame
+from temporal_attn.keyframes.inspection import InspectedFrame
+from temporal_attn.keyframes.loggers import log_picture
+from temporal_attn.keyframes.pictures import Image
+from temporal_attn.keyframes.scores import resolve_method, score_frames
+from temporal_attn.keyframes.select import Evidence, select_keyframes, state_verdict, weigh_evidence
+from temporal_attn.keyframes.shapley import BUDGET
+from temporal_attn.keyframes.sheets import draw_strip
+from temporal_attn.keyframes.tables import frame_rows, write_parquet
+from temporal_attn.output import writable_folder
+from temporal_attn.types import UserError, VideoBatch
+
+__all__ = ["KeyframeCallback", "KeyframeWriter"]
+
+log = logging.getLogger(__name__)
+
+SCHEMA = "temporal_attn/keyframes/1"
+
+
+@dataclass(frozen=True, slots=True)
+class _Scored:
+    """One clip of a batch, scored."""
+
+    game: FrameGame
+    frames: list[InspectedFrame]
+    evidence: Evidence
+
+
+class KeyframeCallback(pl.Callback):
+    """One film strip a chosen clip and validation, as a picture into every logger and as a PNG in the run's folder.
+
+    The strips show what the model rests on while it learns. TensorBoard, Weights & Biases and MLflow take pictures;
+    with any other logger, or none, the file is what there is: ``keyframes/<video id>/epoch_0003.png``. Rank zero alone
+    works, on clips of its own share; methods with gradients work too, although validation runs without.
+
+    Args:
+        clips: Positions in the validation data set.
+        method: One of `temporal_attn.keyframes.names`; a quick one, because training waits.
+        topk: At most so many key frames.
+        every_n_epochs: Epochs between two strips.
+    """
+
+    def __init__(
+        self, clips: Sequence[int] = (0,), method: str = "loo+loi", topk: int = 3, every_n_epochs: int = 1
+    ) -> None:
+        resolve_method(method)
+        self.clips, self.method, self.topk, self.every_n_epochs = tuple(clips), method, topk, every_n_epochs
+        self._seen = 0
+
+    def on_validation_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Count clips from the first again."""
+        self._seen = 0
+
+    def on_validation_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,  # noqa: ANN401
+        batch: Any,  # noqa: ANN401
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Draw the chosen clips of this batch."""
+        if not trainer.is_global_zero or trainer.sanity_checking or trainer.current_epoch % self.every_n_epochs:
+            return
+        size = len(batch["features"] if "features" in batch else batch["video"])
+        running = list(range(self._seen, self._seen + size))
+        self._seen += size
+        index = batch["index"].tolist() if "index" in batch else running
+        for row, position in enumerate(index):
+            if position not in self.clips:
+                continue
+            if "video" not in batch:
+                log.warning("no strip of clip %d: the batch holds cached features and no pictures", position)
+                continue
+            name = batch["video_id"][row] if "video_id" in batch else f"clip_{position}"
+            self._draw(trainer, pl_module, batch, row, name)
+
+    def _draw(self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: VideoBatch, row: int, name: str) -> None:
+        model = _model_of(pl_module)
+        with torch.inference_mode():
+            tokens = model.encode_frames(batch["video"][row : row + 1]).tokens
+        scored = _score(model, tokens, batch, row, self.method, self.topk)
+        classes = _class_names(pl_module, scored.game)
+        target, p = classes[scored.game.target], scored.evidence.full
+        times = [frame.pts for frame in scored.frames if frame.keyframe]
+        image = draw_strip(
+            f"{name}: {target}, p = {p:.2f}, epoch {trainer.current_epoch}",
+            state_verdict(scored.evidence, target, times, (target, p)),
+            scored.frames,
+            _pictures(batch["video"][row, scored.game.players.to(batch["video"].device)]),
+        )
+        folder = Path(trainer.log_dir or trainer.default_root_dir)
+        tag = f"keyframes/{_safe(name)}"
+        log_picture(trainer.loggers, folder, tag, image, trainer.current_epoch, trainer.global_step)
+
+
+class KeyframeWriter(BasePredictionWriter):
+    """Frame scores of every video that `Trainer.predict` sees: ``keyframes.parquet``, one row a frame.
+
+    Each process appends finished videos to a shard of its own, ``part-00000.jsonl``, from which rank zero makes the
+    table at the end. A run that was stopped is started again with the same arguments, on any number of processes: what
+    is in the shards is not scored again, and no video has two entries. Use ``trainer.predict(...,
+    return_predictions=False)`` for more videos than memory holds.
+
+    Args:
+        folder: Of the shards and the table; null takes ``keyframes`` in the run's folder.
+        method: One of `temporal_attn.keyframes.names`.
+        removal: What a removed frame becomes.
+        topk: At most so many key frames a video.
+        budget: Head evaluations of methods that sample.
+        seed: Source of all samples.
+    """
+
+    def __init__(
+        self,
+        folder: str | None = None,
+        method: str = "auto",
+        removal: str = "drop",
+        topk: int = 3,
+        budget: int = BUDGET,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(write_interval="batch")
+        resolve_method(method)
+        self.folder, self.method, self.removal, self.topk = folder, method, removal, topk
+        self.budget, self.seed = budget, seed
+        self.scored = 0
+        self._place = Path()
+        self._settings = ""
+        self._done: set[str] = set()
+        self._tokens: Tensor | None = None
+        self._hook: torch.utils.hooks.RemovableHandle | None = None
+
+    def on_predict_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Find out what is done already, and that the folder can be written."""
+        place = self.folder or str(Path(trainer.default_root_dir) / "keyframes")
+        self._place = writable_folder(place, "KeyframeWriter(folder=...)")
+        model = _model_of(pl_module)
+        self._settings = self._digest(model)
+        self._done = {row["id"] for row in self._rows() if row["failed"] is None}
+        self.scored = 0
+        shard = self._shard(trainer)
+        if shard.exists():  # the line that a stopped process left unfinished must not spoil the next one
+            text = shard.read_text("utf-8")
+            shard.write_text(text[: text.rfind("\n") + 1], "utf-8")
+        project = getattr(model, "project", None)
+        if isinstance(project, nn.Module):
+            # The prediction's own tokens pass here, so that the backbone need not see the clip twice.
+            self._hook = project.register_forward_pre_hook(self._keep)
+
+    def on_predict_batch_start(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        batch: Any,  # noqa: ANN401
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Forget the tokens of the last batch."""
+        self._tokens = None
+
+    def write_on_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        prediction: Any,  # noqa: ANN401
+        batch_indices: Sequence[int] | None,
+        batch: Any,  # noqa: ANN401
+        batch_idx: int,
+        dataloader_idx: int,
+    ) -> None:
+        """Score the batch's videos that are not done, and append each as soon as it is."""
+        model, tokens = _model_of(pl_module), self._tokens
+        size = len(batch["features"] if "features" in batch else batch["video"])
+        unnamed: Sequence[object] = batch_indices or [f"{trainer.global_rank}-{batch_idx}-{row}" for row in range(size)]
+        ids = batch.get("video_id") or [str(name) for name in unnamed]
+        with self._shard(trainer).open("a", encoding="utf-8") as shard:
+            for video in batch.get("failed", []):
+                if video["id"] not in self._done:
+                    self._append(shard, {"id": video["id"], "failed": video["reason"]})
+            for row, name in enumerate(ids[:size]):
+                if name in self._done:
+                    continue
+                own = (
+                    tokens[row : row + 1] if tokens is not None and len(tokens) == size else _encode(model, batch, row)
+                )
+                scored = _score(model, own, batch, row, self.method, self.topk, self.removal, self.budget, self.seed)
+                document = self._document(name, scored, _class_names(pl_module, scored.game))
+                self._append(shard, {"id": name, "failed": None, "scores": document})
+                self._done.add(name)
+                self.scored += 1
+
+    def on_predict_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Make the table on rank zero when all processes are done."""
+        if self._hook is not None:
+            self._hook.remove()
+            self._hook = None
+        trainer.strategy.barrier("keyframes")
+        if not trainer.is_global_zero:
+            return
+        videos = {row["id"]: row["scores"] for row in self._rows() if row["failed"] is None}
+        rows = [row for name in sorted(videos) for row in frame_rows(videos[name], name)]
+        write_parquet(rows, self._place / "keyframes.parquet")
+
+    def _keep(self, module: nn.Module, args: tuple[Any, ...]) -> None:
+        if self._tokens is None and args[0].ndim == 3:
+            self._tokens = args[0].detach()
+
+    def _document(self, name: str, scored: _Scored, classes: Sequence[str]) -> dict[str, Any]:
+        game, evidence = scored.game, scored.evidence
+        return {
+            "video": name,
+            "target": {"class": classes[game.target], "index": game.target},
+            "against": None,
+            "evidence": {"full": evidence.full, "finding": evidence.finding.value},
+            "method": self.method,
+            "removal": self.removal,
+            "checkpoint_sha256": "",
+            "frames": [
+                {
+                    "index": frame.index,
+                    "pts": frame.pts,
+                    "score": frame.score,
+                    "ci": frame.ci,
+                    "keyframe": frame.keyframe,
+                    "rank": frame.rank,
+                }
+                for frame in scored.frames
+            ],
+        }
+
+    def _append(self, shard: Any, row: dict[str, Any]) -> None:  # noqa: ANN401
+        shard.write(json.dumps({"schema": SCHEMA, "settings": self._settings, **row}) + "\n")
+        shard.flush()
+
+    def _rows(self) -> list[dict[str, Any]]:
+        """Whole lines of all shards that were made with these settings."""
+        found = []
+        for shard in sorted(self._place.glob("part-*.jsonl")):
+            for line in shard.read_text("utf-8").splitlines():
+                try:
+                    row = json.loads(line)
+                except ValueError:  # unfinished
+                    continue
+                if row.get("settings") == self._settings:
+                    found.append(row)
+        return found
+
+    def _shard(self, trainer: pl.Trainer) -> Path:
+        return self._place / f"part-{trainer.global_rank:05d}.jsonl"
+
+    def _digest(self, model: nn.Module) -> str:
+        """Of the weights and of all that decides a score: other settings, other rows."""
+        found = hashlib.sha256(repr((self.method, self.removal, self.topk, self.budget, self.seed)).encode())
+        for name, tensor in sorted(model.state_dict().items()):
+            found.update(name.encode())
+            found.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+        return found.hexdigest()
+
+
+def _score(
+    model: Any,  # noqa: ANN401
+    tokens: Tensor,
+    batch: VideoBatch,
+    row: int,
+    method: str,
+    topk: int,
+    removal: str = "drop",
+    budget: int = BUDGET,
+    seed: int = 0,
+) -> _Scored:
+    """Score one clip of a batch for the class that the model predicts."""
+
+    def own(key: str) -> Tensor | None:
+        return cast(dict[str, Tensor], batch)[key][row : row + 1] if key in batch else None
+
+    pts, index = own("pts"), own("frame_index")
+    game = FrameGame(model, tokens, own("mask"), pts, index, removal=removal)
+    scores = score_frames(game, method, budget=budget, seed=seed)
+    players = game.players
+    seconds = players.double().tolist() if pts is None else pts[0].cpu()[players].double().tolist()
+    indices = players.tolist() if index is None else index[0].cpu()[players].tolist()
+    chosen = select_keyframes(scores.values, seconds, topk)
+    rank = {position: place for place, position in enumerate(chosen, start=1)}
+    ends = [None] * len(players) if scores.ci is None else [(low, high) for low, high in scores.ci.tolist()]
+    frames = [
+        InspectedFrame(index, second, score, rank.get(position), ends[position])
+        for position, (index, second, score) in enumerate(zip(indices, seconds, scores.values.tolist(), strict=True))
+    ]
+    return _Scored(game, frames, weigh_evidence(game, chosen, seed))
+
+
+def _encode(model: Any, batch: VideoBatch, row: int) -> Tensor:  # noqa: ANN401
+    with torch.inference_mode():
+        if "features" in batch:
+            return cast(Tensor, model.encode_cached(batch["features"][row : row + 1]).tokens)
+        return cast(Tensor, model.encode_frames(batch["video"][row : row + 1]).tokens)
+
+
+def _model_of(pl_module: pl.LightningModule) -> Any:  # noqa: ANN401
+    model = getattr(pl_module, "model", None)
+    if not isinstance(model, nn.Module) or not all(hasattr(model, name) for name in ("encode_frames", "classify")):
+        raise UserError(
+            f"{type(pl_module).__name__}: has no model with encode_frames and classify, which frame scores ask; use "
+            "VideoClassificationModule"
+        )
+    return model
+
+
+def _class_names(pl_module: pl.LightningModule, game: FrameGame) -> Sequence[str]:
+    names: Sequence[str] | None = getattr(pl_module, "class_names", None)
+    return names or [str(number) for number in range(game.full.logits.shape[1])]
+
+
+def _pictures(video: Tensor) -> list[Image]:
+    """Frames (P, 3, H, W) as pictures; a normalised float clip is brought back to a common range."""
+    frames = video.detach().permute(0, 2, 3, 1).cpu()
+    if frames.is_floating_point():
+        low, high = frames.amin(), frames.amax()
+        frames = (255 * (frames - low) / (high - low).clamp(min=1e-6)).byte()
+    return list(np.asarray(frames))
+
+
+def _safe(name: str) -> str:
+    """A video's id as one folder name."""
+    return "".join(letter if letter.isalnum() or letter in "-_." else "_" for letter in name).strip(".") or "clip"
