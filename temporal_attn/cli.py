@@ -92,6 +92,11 @@ _COMMANDS = {
         "bench_decode",
         "readers of video: CPU time by kind of file, and whether the frames are the right ones",
     ),
+    "bench keyframes": _Command(
+        "temporal_attn.bench.keyframes",
+        "bench_keyframes",
+        "frame scores beside random, uniform, motion, centre and greedy ones, on known and on real key frames",
+    ),
     "bench attention": _Command(
         "temporal_attn.bench.attention",
         "bench_attention",

@@ -53,10 +53,25 @@ def _glyph_t(dx: Array, dy: Array, radius: Array) -> Array:
     return np.minimum(top, _bar(dy, dx, 0.8 * radius, radius))
 
 
+def _glyph_h(dx: Array, dy: Array, radius: Array) -> Array:
+    uprights = _bar(dy, abs(dx) - 0.7 * radius, 0.8 * radius, radius)
+    return np.minimum(uprights, _bar(dx, dy, 0.7 * radius, radius))
+
+
+def _glyph_v(dx: Array, dy: Array, radius: Array) -> Array:
+    # Both strokes at once: mirrored at the middle, the left one is the right one.
+    side: Array = abs(dx) - 0.45 * radius
+    slope = np.float32(0.5)
+    return _bar((dy - slope * side) / sqrt(1.25), (side + slope * dy) / sqrt(1.25), 0.95 * radius, radius)
+
+
 GLYPHS: dict[str, Distance] = {
     "X": _glyph_x,
     "O": lambda dx, dy, radius: abs(np.hypot(dx, dy) - 0.8 * radius) - 0.17 * radius,
     "T": _glyph_t,
+    "H": _glyph_h,
+    "V": _glyph_v,
+    "I": lambda dx, dy, radius: _bar(dy, dx, 0.9 * radius, radius),
 }
 """Signs made of strokes."""
 
