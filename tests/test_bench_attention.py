@@ -10,15 +10,17 @@ import pytest
 import torch
 from mechanisms import maps
 
+from temporal_attn import cli
 from temporal_attn.attention import CBAM, names
 from temporal_attn.bench import attention
 from temporal_attn.bench.attention_references import copy_weights, references
+from temporal_attn.bench.results import Results
 from temporal_attn.bench.roof import memory_roof
 from temporal_attn.types import UserError
 
 KEYS = {
     *("name", "mode", "reference", "reference_mode", "pass", "dtype", "layout", "shape", "scope"),
-    *("ours_ms", "reference_ms", "ratio", "ratio_ci", "flops", "params"),
+    *("ours_ms", "reference_ms", "ratio", "ratio_ci", "rounds", "flops", "params"),
 }
 OURS = [name for name in names() if references(name, 64)]
 
@@ -83,6 +85,7 @@ def test_rows_say_what_was_measured(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert sums[0]["shape"] == [list(shape) for shape in attention.STAGES]
     for row in rows:
         low, high = row["ratio_ci"]
+        assert row["rounds"] == 2
         assert low <= row["ratio"] <= high
         assert row["ours_ms"] > 0
     first = stages[0]  # 32 channels, 2 hidden: weights and biases, and a multiply-add as two
@@ -94,10 +97,51 @@ def test_rows_say_what_was_measured(tmp_path: Path, capsys: pytest.CaptureFixtur
 
 
 @pytest.mark.usefixtures("tiny_stages")
+def test_a_run_that_was_stopped_goes_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    first = measured(tmp_path, names=["conv1x1"], modes=["eager"])
+    both = measured(tmp_path, names=["conv1x1", "eca"], modes=["eager"])
+    assert isinstance(first["rows"], list)
+    assert isinstance(both["rows"], list)
+    assert both["rows"][: len(first["rows"])] == first["rows"]
+    assert {row["name"] for row in both["rows"][len(first["rows"]) :]} == {"eca"}
+    assert "conv1x1: taken over" in capsys.readouterr().err
+    anew = measured(tmp_path, names=["conv1x1"], modes=["eager"], seed=1)
+    assert anew["parts"] == {"conv1x1": len(first["rows"])}
+    assert anew["rows"] != first["rows"]
+
+
+@pytest.mark.parametrize("left", ["", "{}", "[]", "no json", '{"schema": "other/1", "parts": {"a": 1}, "rows": [{}]}'])
+def test_files_of_others_are_not_taken_over(tmp_path: Path, left: str):
+    path = tmp_path / "bench.json"
+    path.write_text(left)
+    results = Results(str(path), "some/1", {"rounds": 2})
+    results.complete("a", lambda: [{"name": "a"}])
+    assert json.loads(path.read_text()) == {"schema": "some/1", "rounds": 2, "parts": {"a": 1}, "rows": [{"name": "a"}]}
+
+
+def test_layers_are_measured_under_the_allocator_of_everybody(monkeypatch: pytest.MonkeyPatch):
+    asked: list[str] = []
+    monkeypatch.setattr(cli, "keep_large_blocks", lambda: asked.append("kept"))
+    assert cli.main(["bench", "attention", "--names", "[sebam]"]) == 2
+    assert not asked
+    assert cli.main(["demo", "--help"]) == 0
+    assert asked == ["kept"]
+
+
+@pytest.mark.usefixtures("tiny_stages")
+def test_what_was_measured_outlives_a_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(attention, "_net_rows", lambda *_: 1 / 0)
+    path = tmp_path / "bench.json"
+    with pytest.raises(ZeroDivisionError):
+        attention.bench_attention(json=str(path), names=["cbam"], modes=["eager"], rounds=1)
+    assert list(json.loads(path.read_text())["parts"]) == ["cbam"]
+
+
+@pytest.mark.usefixtures("tiny_stages")
 def test_a_sum_adds_what_its_stages_took_in_each_round():
     kind = {"mode": "eager", "reference_mode": "eager", "pass": "forward"}
     shared = {"shape": [1], "flops": 3, "params": 5} | kind
-    one, two = np.array([1.0, 2.0]), np.array([10.0, 30.0])
+    one, two = np.array([1.0, 2.0]), np.array([10.0, 30.0, 500.0])  # a round that only one has does not count
     pairs = [attention._Pair(shared, ours, 2 * ours) for ours in (one, two)]
     alone = attention._Pair(shared | {"mode": "compiled"}, one, one)  # one stage only: no sum
     (total,) = attention._sums([*pairs, alone], stages=2)
@@ -118,7 +162,12 @@ def test_without_a_compiler_the_reason_is_told(tmp_path: Path, monkeypatch: pyte
 
 @pytest.mark.parametrize(
     ("options", "words"),
-    [({"names": ["sebam"]}, "names: sebam"), ({"modes": ["fast"]}, "modes: fast"), ({"rounds": 0}, "rounds: 0")],
+    [
+        ({"names": ["sebam"]}, "names: sebam"),
+        ({"modes": ["fast"]}, "modes: fast"),
+        ({"rounds": 0}, "rounds: 0"),
+        ({"seconds": 0.0}, "seconds: 0"),
+    ],
 )
 def test_wrong_use_is_named(options: dict[str, object], words: str):
     with pytest.raises(UserError, match=words):

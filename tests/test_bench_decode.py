@@ -11,7 +11,6 @@ import videos
 from datamodules.readers import scan_video, select
 from temporal_attn.bench import decode
 from temporal_attn.bench.decode import bench_decode, shows_right_frames
-from temporal_attn.bench.paired import paired_ratio
 from temporal_attn.bench.video_files import encode_files, kind_of
 from temporal_attn.bench.video_readers import Clip, Reference, contestants, mean_cells, sequential_reference
 from temporal_attn.types import UserError
@@ -46,7 +45,7 @@ def test_the_table_of_a_folder(folder, tmp_path, capsys):
     assert result["schema"] == "temporal-attn/bench-decode/1"
     assert result["machine"]["versions"]["av"]
     rows = {(row["kind"], row["reader"]): row for row in result["rows"]}
-    assert {kind for kind, _ in rows} == {*AVI, "h264_gop12", "all", "two workers against one"}
+    assert {kind for kind, _ in rows} == {*AVI, "h264_gop12", "all", "two workers against one", "store"}
     for (kind, reader), row in rows.items():
         assert {"kind", "reader", "files", "cpu_ms", "ratio_to_decord", "ratio_ci", "exact"} <= set(row)
         if reader == "auto (stored index)" and "workers" not in kind:
@@ -96,6 +95,7 @@ def test_a_wrong_reader_of_ours_fails_the_run(folder, tmp_path, monkeypatch):
 
     monkeypatch.setattr(decode, "contestants", lambda: {"auto (stored index)": first_frames})
     monkeypatch.setattr(decode, "compare_workers", lambda clips, rounds, seed: {**ROW, "kind": "two workers"})
+    monkeypatch.setattr(decode, "store_rows", lambda clips, rounds, seed: [])
     assert bench_decode(str(folder), rounds=1) == 1
 
 
@@ -110,30 +110,11 @@ def test_a_failing_reader_costs_its_own_rows_only(folder, monkeypatch, capsys, t
 
     monkeypatch.setattr(decode, "contestants", lambda: {"auto (stored index)": honest, "other": failing})
     monkeypatch.setattr(decode, "compare_workers", lambda clips, rounds, seed: {**ROW, "kind": "two workers"})
+    monkeypatch.setattr(decode, "store_rows", lambda clips, rounds, seed: [])
     assert bench_decode(str(folder), str(tmp_path / "f.json"), rounds=1) == 0
     assert "other: " in capsys.readouterr().err
     rows = json.loads((tmp_path / "f.json").read_text())["rows"]
     assert {row["reader"] for row in rows} == {"auto (stored index)", "auto"}
-
-
-def test_ratio_is_of_what_both_have_read():
-    own = {(file, turn): 1.0 + file for file in range(3) for turn in range(4)}
-    others = {key: 3 * seconds for key, seconds in own.items() if key[0] != 1}
-    ratio, interval = paired_ratio(others, own, seed=0)
-    assert ratio == pytest.approx(3)
-    assert interval == pytest.approx([3, 3])
-    assert paired_ratio({}, own, seed=0) == (None, None)
-
-
-def test_interval_covers_the_ratio_as_often_as_it_says():
-    draw = np.random.default_rng(0)
-    covered = 0
-    for seed in range(100):
-        keys = [(file, turn) for file in range(20) for turn in range(3)]
-        others, own = ({key: base * draw.lognormal(sigma=0.2) for key in keys} for base in (2.0, 1.0))
-        low, high = paired_ratio(others, own, seed)[1]
-        covered += low <= 2 <= high
-    assert 88 <= covered <= 100
 
 
 def test_files_of_every_kind_are_encoded(tmp_path):

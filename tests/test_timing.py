@@ -34,6 +34,12 @@ def test_each_round_calls_all_once_in_a_drawn_order():
     assert seen != calls_of(rounds=20, seed=1)
 
 
+def test_time_ends_the_rounds_but_not_before_there_are_five():
+    for seconds, rounds in ((1e-9, 5), (60.0, 8)):
+        times = timing.interleave({"a": lambda: None, "b": lambda: None}, 8, 0, seconds=seconds)
+        assert {name: len(spent) for name, spent in times.items()} == {"a": rounds, "b": rounds}
+
+
 def test_work_counts_and_sleep_does_not():
     def work() -> None:
         end = time.process_time() + 0.02
@@ -81,6 +87,28 @@ def test_interval_covers_the_true_ratio_about_as_often_as_it_says():
 def test_ratio_needs_pairs(ours: int, others: int):
     with pytest.raises(ValueError, match="as many"):
         timing.ratio(np.ones(ours), np.ones(others), seed=0)
+
+
+def test_ratio_is_of_what_both_have_read():
+    own = {(file, turn): 1.0 + file for file in range(3) for turn in range(4)}
+    others = {key: 3 * seconds for key, seconds in own.items() if key[0] != 1}
+    ratio, interval = timing.paired_ratio(others, own, seed=0)
+    assert ratio == pytest.approx(3)
+    assert interval == pytest.approx([3, 3])
+    assert timing.paired_ratio({}, own, seed=0) == (None, None)
+
+
+def test_interval_of_sums_covers_the_ratio_as_often_as_it_says():
+    draw = np.random.default_rng(0)
+    covered = 0
+    for seed in range(100):
+        keys = [(file, turn) for file in range(20) for turn in range(3)]
+        others, own = ({key: base * draw.lognormal(sigma=0.2) for key in keys} for base in (2.0, 1.0))
+        interval = timing.paired_ratio(others, own, seed)[1]
+        assert interval is not None
+        low, high = interval
+        covered += low <= 2 <= high
+    assert 88 <= covered <= 100
 
 
 def test_compiler_is_what_the_environment_names(monkeypatch: pytest.MonkeyPatch):

@@ -15,13 +15,15 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from temporal_attn.attention import insert_attention
 from temporal_attn.attention import names as known_mechanisms
 from temporal_attn.bench.attention_references import Reference, references
+from temporal_attn.bench.results import Results
 from temporal_attn.bench.roof import memory_roof
-from temporal_attn.bench.timing import Times, check_writable, cpp_compiler, interleave, machine, ratio, write_json
+from temporal_attn.bench.timing import Times, check_writable, cpp_compiler, interleave, machine, ratio
 from temporal_attn.types import UserError
 
 __all__ = ["bench_attention"]
@@ -33,8 +35,14 @@ IMAGES = (8, 3, 224, 224)
 
 _EVERY_STAGE = {"bam", "cbam", "cbam_spatial", "channel_gate", "conv1x1", "coord", "eca", "gc", "scse", "se"}
 _NARROW = {"torchvision aspp": (8, 256, 14, 14)}  # at full width its convolutions cost as much as a whole net
-_NET_ROUNDS = 5
-"""Rounds of a whole net; a single one takes seconds and so has little noise."""
+
+
+class _Effort(NamedTuple):
+    """How long a comparison is measured: rounds at most, seconds after which none begins; and the seed of its turns."""
+
+    rounds: int
+    seconds: float
+    seed: int
 
 
 class _Pair(NamedTuple):
@@ -50,6 +58,7 @@ def bench_attention(
     names: list[str] | None = None,
     modes: list[str] | None = None,
     rounds: int = 20,
+    seconds: float = 3.0,
     net: bool = True,
     seed: int = 0,
 ) -> int:
@@ -59,11 +68,13 @@ def bench_attention(
     are left out, and the JSON says why.
 
     Args:
-        json: File for the results, as JSON.
+        json: File for the results, as JSON. It is written after each mechanism, and what it holds from a run with the
+            same settings is not measured again.
         names: Mechanisms; null takes all.
         modes: ``eager``, ``compiled``; null takes both. Compiled are the mechanisms that a library has too, CBAM at
             all stages and the others at one, because each takes the compiler some seconds.
-        rounds: How often each pair is measured.
+        rounds: How often each pair is measured at most.
+        seconds: Wall-clock time after which a pair gets no further round, once it has five.
         net: Whether to measure ResNet-50 with CBAM in every block against the net without it.
         seed: Of weights, maps, the order of turns and the bootstrap.
 
@@ -71,10 +82,12 @@ def bench_attention(
         Exit status 0.
 
     Raises:
-        UserError: A name, a mode or rounds is wrong, or the JSON file cannot be written.
+        UserError: A name, a mode, rounds or seconds is wrong, or the JSON file cannot be written.
     """
     if rounds < 1:
         raise UserError(f"rounds: {rounds}; give a positive number")
+    if not seconds > 0:
+        raise UserError(f"seconds: {seconds:g}; give a positive number")
     chosen, modes = _chosen("names", names, known_mechanisms()), _chosen("modes", modes, MODES)
     if json is not None:
         check_writable(json)
@@ -82,22 +95,23 @@ def bench_attention(
     if "compiled" in modes and cpp_compiler() is None:
         modes.remove("compiled")
         skipped.append({"mode": "compiled", "reason": "no C++ compiler found: install g++, or set CXX"})
+    effort = _Effort(rounds, seconds, seed)
+    described = machine("torch", "torchvision", "timm", "numpy")
+    settings = {"machine": described, "threads": 1, "modes": modes, "skipped": skipped, **effort._asdict()}
+    results = Results(json, SCHEMA, settings)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # CPU time of several threads holds their waiting for each other
-    torch.manual_seed(seed)
     try:
-        rows = [row for name in chosen for row in _mechanism_rows(name, modes, rounds, seed)]
+        for name in chosen:
+            results.complete(name, partial(_mechanism_rows, name, modes, effort))
         if net and "cbam" in chosen:
-            rows += _net_rows(modes, min(rounds, _NET_ROUNDS), seed)
-        roofs = [memory_roof(), memory_roof(block_bytes=4 * int(np.prod(STAGES[0])))]
+            results.complete("net", partial(_net_rows, modes, effort))
+        results.write(roofs=[memory_roof(), memory_roof(block_bytes=4 * int(np.prod(STAGES[0])))])
     finally:
         torch.set_num_threads(threads)
-    _print_table(rows)
+    _print_table(results.rows)
     for entry in skipped:
         print(f"{entry['mode']} left out: {entry['reason']}", file=sys.stderr)
-    if json is not None:
-        described = machine("torch", "torchvision", "timm", "numpy")
-        write_json(json, SCHEMA, machine=described, roofs=roofs, threads=1, rounds=rounds, skipped=skipped, rows=rows)
     return 0
 
 
@@ -108,8 +122,9 @@ def _chosen(argument: str, wanted: Sequence[str] | None, known: Sequence[str]) -
     return list(known if wanted is None else wanted)
 
 
-def _mechanism_rows(name: str, modes: Sequence[str], rounds: int, seed: int) -> Iterator[dict[str, Any]]:
+def _mechanism_rows(name: str, modes: Sequence[str], effort: _Effort) -> Iterator[dict[str, Any]]:
     """Rows of one mechanism: each of its references at each stage, and the sum over all four."""
+    torch.manual_seed(effort.seed)
     stages = STAGES if name in _EVERY_STAGE else STAGES[2:3]
     sources = [reference.source for reference in references(name, STAGES[0][1])]
     for place, source in enumerate(sources):
@@ -120,33 +135,32 @@ def _mechanism_rows(name: str, modes: Sequence[str], rounds: int, seed: int) -> 
             reference = references(name, shape[1])[place]
             x = torch.randn(shape).contiguous(memory_format=torch.channels_last)
             _check_equal(name, reference, x)
-            pairs += _stage_pairs(name, reference, x, modes, rounds, seed)
-        yield from (_finished(pair, seed) for pair in pairs)
+            pairs += _stage_pairs(name, reference, x, modes, effort)
+        yield from (_finished(pair, effort.seed) for pair in pairs)
         if len(stages) > 1:
-            yield from (_finished(pair, seed) for pair in _sums(pairs, len(stages)))
+            yield from (_finished(pair, effort.seed) for pair in _sums(pairs, len(stages)))
 
 
-def _stage_pairs(
-    name: str, reference: Reference, x: Tensor, modes: Sequence[str], rounds: int, seed: int
-) -> Iterator[_Pair]:
+def _stage_pairs(name: str, reference: Reference, x: Tensor, modes: Sequence[str], effort: _Effort) -> Iterator[_Pair]:
     row = _row(name, reference.source, reference.ours, x) | {"scope": "stage"}
-    compiles = reference.source != "literal" and (name == "cbam" or x.shape in (STAGES[2], *_NARROW.values()))
-    shown = [mode for mode in modes if mode == "eager" or compiles]
-    yield from _timed(row, reference.ours, reference.theirs, x, shown, rounds, seed)
-    if "eager" in modes:
-        yield _timed_training(row, reference, x, rounds, seed)
+    has_twin, middle = reference.source != "literal", x.shape in (STAGES[2], *_NARROW.values())
+    shown = [mode for mode in modes if mode == "eager" or (has_twin and (middle or name == "cbam"))]
+    yield from _timed(row, reference.ours, reference.theirs, x, shown, effort)
+    for mode in modes:
+        if mode == "eager" or (has_twin and middle):
+            yield _timed_training(row, reference, x, mode, effort)
 
 
 def _timed(
-    row: dict[str, Any], ours: nn.Module, theirs: nn.Module, x: Tensor, modes: Sequence[str], rounds: int, seed: int
+    row: dict[str, Any], ours: nn.Module, theirs: nn.Module, x: Tensor, modes: Sequence[str], effort: _Effort
 ) -> Iterator[_Pair]:
     """Forward passes of both in each mode, all in turns; compiled ours also stands against the eager reference."""
     calls: dict[str, Callable[[], object]] = {}
     for mode in modes:
         for who, module in (("ours", ours), ("theirs", theirs)):
-            calls[f"{who} {mode}"] = partial(torch.compile(module, dynamic=False) if mode == "compiled" else module, x)
+            calls[f"{who} {mode}"] = partial(_in_mode(mode, module), x)
     torch.compiler.reset()  # code of the shapes before would count against the limit of recompilations
-    times = interleave(calls, rounds, seed, torch.no_grad())
+    times = interleave(calls, effort.rounds, effort.seed, torch.no_grad(), effort.seconds)
     for mode in modes:
         for other in modes:
             if (mode, other) != ("eager", "compiled"):
@@ -154,22 +168,28 @@ def _timed(
                 yield _Pair(row | kind, times[f"ours {mode}"], times[f"theirs {other}"])
 
 
-def _timed_training(row: dict[str, Any], reference: Reference, x: Tensor, rounds: int, seed: int) -> _Pair:
+def _timed_training(row: dict[str, Any], reference: Reference, x: Tensor, mode: str, effort: _Effort) -> _Pair:
     leaf, upstream = x.clone().requires_grad_(), torch.randn_like(x)
 
-    def step(module: nn.Module) -> None:
-        torch.autograd.backward(module(leaf), upstream)
+    def step(module: nn.Module, call: Callable[[Tensor], Tensor]) -> None:
+        torch.autograd.backward(call(leaf), upstream)
         leaf.grad = None
         module.zero_grad()
 
-    calls = {"ours": partial(step, reference.ours), "theirs": partial(step, reference.theirs)}
-    times = interleave(calls, rounds, seed, torch.enable_grad())
-    kind = {"mode": "eager", "reference_mode": "eager", "pass": "forward+backward"}
+    torch.compiler.reset()
+    both = {"ours": reference.ours, "theirs": reference.theirs}
+    calls = {who: partial(step, module, _in_mode(mode, module)) for who, module in both.items()}
+    times = interleave(calls, effort.rounds, effort.seed, torch.enable_grad(), effort.seconds)
+    kind = {"mode": mode, "reference_mode": mode, "pass": "forward+backward"}
     return _Pair(row | kind, times["ours"], times["theirs"])
 
 
+def _in_mode(mode: str, module: nn.Module) -> Callable[[Tensor], Tensor]:
+    return torch.compile(module, dynamic=False) if mode == "compiled" else module
+
+
 def _sums(pairs: Sequence[_Pair], stages: int) -> Iterator[_Pair]:
-    """Sums over the stages, round by round, of the comparisons that every stage has."""
+    """Sums over the stages, round by round, of the comparisons that every stage has, over the rounds that all have."""
     kinds: dict[tuple[str, ...], list[_Pair]] = defaultdict(list)
     for pair in pairs:
         kinds[tuple(pair.row[key] for key in ("mode", "reference_mode", "pass"))].append(pair)
@@ -177,15 +197,17 @@ def _sums(pairs: Sequence[_Pair], stages: int) -> Iterator[_Pair]:
         if len(same) == stages:
             row = same[0].row | {"scope": "sum", "shape": [pair.row["shape"] for pair in same]}
             row |= {key: sum(pair.row[key] for pair in same) for key in ("flops", "params")}
-            yield _Pair(row, np.sum([pair.ours for pair in same], 0), np.sum([pair.theirs for pair in same], 0))
+            rounds = min(len(pair.ours) for pair in same)
+            ours, theirs = ([getattr(pair, who)[:rounds] for pair in same] for who in ("ours", "theirs"))
+            yield _Pair(row, np.sum(ours, 0), np.sum(theirs, 0))
 
 
-def _net_rows(modes: Sequence[str], rounds: int, seed: int) -> Iterator[dict[str, Any]]:
+def _net_rows(modes: Sequence[str], effort: _Effort) -> Iterator[dict[str, Any]]:
     """ResNet-50 with CBAM in every block, where the paper puts it, against the net without it."""
     from timm import create_model
 
     print("ResNet-50 with cbam in every block against ResNet-50", file=sys.stderr)
-    torch.manual_seed(seed)
+    torch.manual_seed(effort.seed)
     plain = create_model("resnet50").eval()
     attended = create_model("resnet50")
     attended.load_state_dict(plain.state_dict())
@@ -194,14 +216,15 @@ def _net_rows(modes: Sequence[str], rounds: int, seed: int) -> Iterator[dict[str
     x = torch.randn(IMAGES).contiguous(memory_format=torch.channels_last)
     row = _row("cbam", "resnet50", attended, x) | {"scope": "net"}
     for mode in modes:  # in one mode at a time: eager against compiled would compare the convolutions
-        for pair in _timed(row, attended, plain, x, [mode], rounds, seed):
-            yield _finished(pair, seed)
+        for pair in _timed(row, attended, plain, x, [mode], effort):
+            yield _finished(pair, effort.seed)
 
 
 def _row(name: str, source: str, module: nn.Module, x: Tensor) -> dict[str, Any]:
     """What a row says of who is compared; flops count matrix products and convolutions, a multiply-add as two."""
     counter = FlopCounterMode(display=False)
-    with torch.no_grad(), counter:
+    # Fused attention on a CPU is not counted; in the plain form its two matrix products are.
+    with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), counter:
         module(x)
     return {
         "name": name,
@@ -217,7 +240,7 @@ def _row(name: str, source: str, module: nn.Module, x: Tensor) -> dict[str, Any]
 def _finished(pair: _Pair, seed: int) -> dict[str, Any]:
     value, low, high = ratio(pair.ours, pair.theirs, seed)
     figures = {"ours_ms": float(np.median(pair.ours)), "reference_ms": float(np.median(pair.theirs))}
-    return pair.row | figures | {"ratio": value, "ratio_ci": [low, high]}
+    return pair.row | figures | {"ratio": value, "ratio_ci": [low, high], "rounds": len(pair.ours)}
 
 
 @torch.no_grad()

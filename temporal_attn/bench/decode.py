@@ -7,9 +7,6 @@ is that of all threads: a reader that is quick because it takes more cores has g
 
 from __future__ import annotations
 
-import json as jsonlib
-import os
-import platform
 import random
 import sys
 import tempfile
@@ -17,7 +14,6 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,7 +22,8 @@ import numpy as np
 from datamodules.files import scan_videos
 from datamodules.readers import scan_video
 from temporal_attn.bench.decode_workers import compare_workers
-from temporal_attn.bench.paired import paired_ratio
+from temporal_attn.bench.stores import store_rows
+from temporal_attn.bench.timing import check_writable, machine, paired_ratio, write_json
 from temporal_attn.bench.video_files import encode_files, kind_of
 from temporal_attn.bench.video_readers import Clip, Frames, Reference, contestants, mean_cells, sequential_reference
 from temporal_attn.types import UserError, VideoError
@@ -70,7 +67,7 @@ def bench_decode(root: str | None = None, json: str | None = None, rounds: int =
     if rounds < 1:
         raise UserError(f"rounds: {rounds}; give a positive number")
     if json is not None:
-        _try_to_write(json)
+        check_writable(json)
     with tempfile.TemporaryDirectory() as folder:
         paths = encode_files(Path(folder), seed=seed) if root is None else _draw_files(Path(root), seed)
         clips = _clips(paths)
@@ -80,10 +77,11 @@ def bench_decode(root: str | None = None, json: str | None = None, rounds: int =
         costs, exact = _measure(clips, readers, rounds, seed)
         rows = _rows(costs, exact, seed)
         rows.append(compare_workers(clips, rounds, seed))
+        rows += store_rows(clips, rounds, seed)
     _print_table(rows)
     if json is not None:
-        result = {"schema": SCHEMA, "machine": _machine(), "rows": rows}
-        Path(json).write_text(jsonlib.dumps(result, indent=2) + "\n", encoding="utf-8")
+        described = machine("av", "decord", "numpy", "opencv-python", "torch", "torchvision")
+        write_json(json, SCHEMA, machine=described, rows=rows)
     return int(any(row["exact"] is False for row in rows if row["reader"].startswith(("auto", "pyav"))))
 
 
@@ -201,25 +199,6 @@ def _rows(costs: Sequence[_Cost], exact: dict[tuple[str, str], bool], seed: int)
                 }
             )
     return rows
-
-
-def _machine() -> dict[str, Any]:
-    versions = {}
-    for package in ("av", "decord", "numpy", "opencv-python", "torch", "torchvision"):
-        try:
-            versions[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return {"platform": platform.platform(), "python": platform.python_version(), "cores": cores, "versions": versions}
-
-
-def _try_to_write(path: str) -> None:
-    try:
-        with open(path, "a", encoding="utf-8"):
-            pass
-    except OSError as error:
-        raise UserError(f"json: {path} cannot be written ({error.strerror})") from None
 
 
 def _print_table(rows: Sequence[dict[str, Any]]) -> None:

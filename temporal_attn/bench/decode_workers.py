@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from datamodules.readers import VideoIndex, open_reader
-from temporal_attn.bench.paired import paired_ratio
+from temporal_attn.bench.timing import paired_ratio
 from temporal_attn.bench.video_readers import Clip
 
 __all__ = ["compare_workers"]

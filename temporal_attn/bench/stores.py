@@ -21,7 +21,7 @@ from datamodules.cache import FeatureStore
 from datamodules.decoding import SafeOpener
 from datamodules.frame_store import FrameSettings, FrameStore, fill_frame_store
 from datamodules.readers import open_reader
-from temporal_attn.bench.paired import paired_ratio
+from temporal_attn.bench.timing import paired_ratio
 from temporal_attn.bench.video_readers import Clip, Frames, Reference, contestants, mean_cells
 from temporal_attn.types import VideoRecord
 

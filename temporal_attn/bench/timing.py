@@ -8,6 +8,7 @@ threads of this process and the ratio within a round.
 from __future__ import annotations
 
 import json
+import math
 import os
 import platform
 import random
@@ -22,13 +23,26 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from datamodules.atomic import write_atomically
 from temporal_attn.types import UserError
 
-__all__ = ["Ratio", "check_writable", "cpp_compiler", "interleave", "machine", "ratio", "write_json"]
+__all__ = [
+    "Ratio",
+    "Times",
+    "check_writable",
+    "cpp_compiler",
+    "interleave",
+    "machine",
+    "paired_ratio",
+    "ratio",
+    "write_json",
+]
 
 Times = npt.NDArray[np.float64]
 
 _DRAWS = 2000
+_LEAST_ROUNDS = 5
+"""Rounds that are measured however little time there is; with fewer an interval says nothing."""
 
 
 class Ratio(NamedTuple):
@@ -44,31 +58,38 @@ def interleave(
     rounds: int,
     seed: int,
     within: AbstractContextManager[object] | None = None,
+    seconds: float = math.inf,
 ) -> dict[str, Times]:
     """CPU milliseconds of each call in each round; a first round warms up and does not count.
 
     Args:
         calls: What is measured, by name.
-        rounds: How often each is called.
+        rounds: How often each is called at most.
         seed: Of the order within each round.
         within: A context that all of it runs in, such as ``torch.no_grad()``.
+        seconds: Wall-clock time after which no round begins, once there are five.
 
     Returns:
-        Name to (rounds,) milliseconds of process CPU time.
+        Name to (number of rounds,) milliseconds of process CPU time.
     """
     if within is not None:
         with within:
-            return interleave(calls, rounds, seed)
+            return interleave(calls, rounds, seed, seconds=seconds)
     draw = random.Random(seed)
-    times = {name: np.empty(rounds) for name in calls}
+    times: dict[str, list[float]] = {name: [] for name in calls}
+    end = math.inf
     for turn in range(-1, rounds):
+        if turn >= _LEAST_ROUNDS and time.perf_counter() > end:
+            break
         for name in draw.sample(sorted(calls), len(calls)):
             start = time.process_time_ns()
             calls[name]()
             spent = time.process_time_ns() - start
             if turn >= 0:
-                times[name][turn] = 1e-6 * spent
-    return times
+                times[name].append(1e-6 * spent)
+        if turn < 0:  # what compiles has compiled now
+            end = time.perf_counter() + seconds
+    return {name: np.array(spent) for name, spent in times.items()}
 
 
 def ratio(ours: Times, others: Times, seed: int) -> Ratio:
@@ -86,10 +107,42 @@ def ratio(ours: Times, others: Times, seed: int) -> Ratio:
     """
     if len(ours) != len(others) or len(ours) == 0:
         raise ValueError(f"pairs need as many of one as of the other, and at least one: {len(ours)} and {len(others)}")
-    pairs = ours / others
-    drawn = np.random.default_rng(seed).integers(0, len(pairs), (_DRAWS, len(pairs)))
-    low, high = np.quantile(np.median(pairs[drawn], axis=1), (0.025, 0.975))
-    return Ratio(float(np.median(pairs)), float(low), float(high))
+    ratios = ours / others
+    return Ratio(float(np.median(ratios)), *_interval(np.median(_redrawn(ratios, seed), axis=1)))
+
+
+def paired_ratio(
+    others: Mapping[tuple[int, int], float], own: Mapping[tuple[int, int], float], seed: int
+) -> tuple[float | None, list[float] | None]:
+    """How many times the cost of `own` the cost of `others` is, over what both have read, with its 95 % interval.
+
+    The interval is a bootstrap over pairs of the same file and round: it tells what timing noise leaves open on these
+    files.
+
+    Args:
+        others: Seconds by (file, round).
+        own: Likewise.
+        seed: Of the bootstrap.
+
+    Returns:
+        The ratio of the sums, and the edges of its interval; None and None where there is no pair.
+    """
+    both = sorted(set(others) & set(own))
+    if not both:
+        return None, None
+    pairs = np.array([(others[key], own[key]) for key in both])
+    sums = _redrawn(pairs, seed).sum(axis=1)
+    return float(pairs[:, 0].sum() / pairs[:, 1].sum()), list(_interval(sums[:, 0] / sums[:, 1]))
+
+
+def _redrawn(pairs: Times, seed: int) -> Times:
+    """(draws, N, …): as many of N pairs, drawn with replacement, again and again."""
+    return pairs[np.random.default_rng(seed).integers(0, len(pairs), (_DRAWS, len(pairs)))]
+
+
+def _interval(drawn: Times) -> tuple[float, float]:
+    low, high = np.quantile(drawn, (0.025, 0.975))
+    return float(low), float(high)
 
 
 def cpp_compiler() -> str | None:
@@ -134,14 +187,15 @@ def check_writable(path: str) -> None:
 
 
 def write_json(path: str, schema: str, **content: Any) -> None:  # noqa: ANN401
-    """Write results with their schema first.
+    """Write results with their schema first; the file appears whole or not at all.
 
     Args:
         path: The file.
         schema: Name and version of the format.
         content: What JSON can hold.
     """
-    Path(path).write_text(json.dumps({"schema": schema, **content}, indent=2) + "\n", encoding="utf-8")
+    text = json.dumps({"schema": schema, **content}, indent=2) + "\n"
+    write_atomically(Path(path), text.encode())
 
 
 def _processor() -> str:
