@@ -56,7 +56,8 @@ def decode_frames(
         planes: Frame = data.reshape(-1, 3, *size).take(wanted, axis=0)
         return planes.transpose(0, 2, 3, 1)
     decode = _jpeg_decoder()
-    return np.stack([decode(data[offsets[place] : offsets[place + 1]]) for place in wanted])
+    frames: Frame = np.stack([decode(data[offsets[place] : offsets[place + 1]]) for place in wanted])
+    return frames
 
 
 def decode_jpeg(data: Bytes) -> Frame:

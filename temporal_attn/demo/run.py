@@ -205,7 +205,8 @@ def _inspect_events(loaded: LoadedClassifier, data: SyntheticDataModule) -> list
     for record in data.catalogue.records["test"]:
         truth = key_frames(record.path)
         if truth:
-            name = loaded.class_names[record.label or 0]
+            assert isinstance(record.label, int)
+            name = loaded.class_names[record.label]
             events.append(Event(inspect_video(loaded, record.path, target=name), truth))
     return events
 
