@@ -3,7 +3,7 @@
 python scripts/attention_page.py                                                    only the tables
 python scripts/attention_page.py --root VIDEOS --splits LISTS --runs RUNS --cache C also the pictures
 
-For a picture, the mechanism is put behind the fifth stage of an EfficientNet-Lite0 and trained for two epochs on six
+For a picture, the mechanism is put behind the fifth stage of an EfficientNet-Lite0 and trained for one epoch on six
 classes of UCF101; then the weights that it uses on two photographs are drawn. The photographs are those that come with
 scikit-learn, by danielbuechele and vultilion, CC BY 2.0.
 """
@@ -125,7 +125,7 @@ def gallery() -> str:
         "## What they look at",
         "",
         f"Each behind the fifth stage ({STAGE}, 112 channels, 14 × 14) of an EfficientNet-Lite0 with ImageNet weights,",
-        f'after two epochs on {len(CLASSES)} classes of UCF101 from `gate="identity"`: what so little training has',
+        f'after one epoch on {len(CLASSES)} classes of UCF101 from `gate="identity"`: what so little training has',
         "made of them. The photographs come with scikit-learn and are by danielbuechele and vultilion (CC BY 2.0).",
         "",
     ]
@@ -215,7 +215,7 @@ def write() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     for option in ("root", "splits", "runs", "cache"):
         parser.add_argument(f"--{option}")
-    parser.add_argument("--epochs", type=int, default=2)
+    parser.add_argument("--epochs", type=int, default=1)
     parser.add_argument("--names", nargs="+", help="draw only these")
     arguments = parser.parse_args()
     if arguments.root:

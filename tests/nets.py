@@ -6,7 +6,8 @@ from collections.abc import Callable
 
 import timm
 import torch
-from timm.models import deit, densenet, eva, regnet, resnet, swin_transformer, vision_transformer
+from timm.layers import BatchNormAct2d
+from timm.models import convnext, deit, densenet, eva, regnet, resnet, resnetv2, swin_transformer, vision_transformer
 from torch import Tensor, nn
 from torchvision import models as tv
 from torchvision.models.convnext import CNBlockConfig
@@ -21,15 +22,22 @@ NETS: dict[str, Callable[[], nn.Module]] = {
     "timm resnet": lambda: timm.create_model("test_resnet", num_classes=5),
     "timm resnext": lambda: resnet.ResNet(resnet.Bottleneck, **SMALL, channels=(8, 8, 16, 16), cardinality=4),
     "timm wide resnet": lambda: resnet.ResNet(resnet.Bottleneck, **SMALL, channels=(4, 4, 8, 8), base_width=128),
+    "timm resnetv2": lambda: resnetv2.ResNetV2(**SMALL, channels=(8, 8, 16, 16), stem_chs=8, norm_layer=BatchNormAct2d),
     "timm densenet": lambda: densenet.DenseNet(growth_rate=4, block_config=(1, 2, 1), num_classes=5),
     "timm efficientnet": lambda: timm.create_model("test_efficientnet", num_classes=5),
     "timm mobilenetv2": lambda: timm.create_model("mobilenetv2_035", num_classes=5),
     "timm mobilenetv3": lambda: timm.create_model("mobilenetv3_small_050", num_classes=5),
     "timm convnext": lambda: timm.create_model("test_convnext", num_classes=5),
+    "timm convnext of maps": lambda: convnext.ConvNeXt(
+        depths=(1, 2, 1, 1), dims=(8, 16, 16, 16), conv_mlp=True, num_classes=5
+    ),
     "timm regnet": lambda: regnet.RegNet(
         regnet.RegNetCfg(depth=6, w0=8, wa=8.0, wm=2.0, group_size=8, se_ratio=0.25), num_classes=5
     ),
     "timm vit": lambda: vision_transformer.VisionTransformer((32, 48), **VIT, reg_tokens=2),
+    "timm vit without class token": lambda: vision_transformer.VisionTransformer(
+        32, **VIT, class_token=False, global_pool="avg"
+    ),
     "timm deit": lambda: deit.VisionTransformerDistilled(32, **VIT),
     "timm eva": lambda: eva.Eva(32, **VIT),
     "timm swin": lambda: swin_transformer.SwinTransformer(64, window_size=2, **WINDOWS),
@@ -72,5 +80,6 @@ def make(name: str) -> nn.Module:
 
 def images(name: str, number: int = 2, seed: int = 3) -> Tensor:
     """Images of a size that the net takes."""
-    side = {"timm vit": (32, 48), "timm deit": (32, 32), "timm eva": (32, 32), "tv vit": (32, 32)}.get(name, (64, 64))
+    sides = {"timm vit": (32, 48), **dict.fromkeys(("timm vit without class token", "timm deit", "timm eva"), (32, 32))}
+    side = {**sides, "tv vit": (32, 32)}.get(name, (64, 64))
     return torch.randn(number, 3, *side, generator=torch.Generator().manual_seed(seed))

@@ -201,13 +201,22 @@ def test_maps_are_the_weights_that_were_used(order: str):
         ({"channels": 8, "reduction": 0}, "positive"),
         ({"channels": 8, "order": "ss"}, "choose one of"),
         ({"channels": 8, "gate": "tanh"}, "choose one of"),
-        ({"channels": 8, "kernel_size": 4}, "odd"),
+        ({"channels": 8, "kernel_size": 4}, "odd and positive, got 4"),
+        ({"channels": 8, "kernel_size": -1}, "odd and positive, got -1"),
     ],
 )
 def test_bad_arguments_are_named(arguments: dict[str, int | str], words: str):
     with pytest.raises(ValueError, match=words) as caught:
         CBAM(**arguments)  # type: ignore[arg-type]
     assert "\n" not in str(caught.value)
+
+
+def test_spatial_convolution_starts_normal_by_its_fan_out():
+    torch.manual_seed(0)
+    weight = SpatialLogits(31).conv.weight.detach().flatten()
+    std = (2 / 31**2) ** 0.5  # one channel comes out, so the fan-out is the kernel's area
+    assert weight.std().item() == pytest.approx(std, rel=0.1)
+    assert weight.abs().max() > 2.5 * std  # a uniform distribution ends at √3
 
 
 def test_spatial_logits_start_at_zero():

@@ -123,10 +123,28 @@ def test_a_narrow_map_keeps_a_bottleneck():
         (lambda: SE(8, reduction=0), "reduction must be positive"),
         (lambda: ECA(8, kernel_size=4), "odd and positive, got 4"),
         (lambda: ECA(8, kernel_size=-1), "odd and positive, got -1"),
+        (lambda: ECA(2, kernel_size=5), "kernel_size=5 .* too long for 2 channels; choose 3 at most"),
         (lambda: ChannelGate(8, source="median"), "choose one of: average, max, both, conv1d"),
-        (lambda: ChannelGate(8, source="both", reduction=0), "reduction must be positive"),
     ],
 )
 def test_bad_arguments_are_named(make, words: str):
     with pytest.raises(ValueError, match=words):
         make()
+
+
+@pytest.mark.parametrize("source", SOURCES)
+def test_channel_gate_checks_also_what_its_source_does_not_use(source: str):
+    for options, words in (
+        ({"reduction": 0}, "reduction must be positive"),
+        ({"kernel_size": 4}, "odd and positive, got 4"),
+        ({"kernel_size": 17}, "choose 15 at most"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            ChannelGate(8, source=source, **options)
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3, 16])
+def test_every_weight_of_the_longest_eca_kernel_meets_a_channel(channels: int):
+    module = ECA(channels, kernel_size=2 * channels - 1)
+    module(torch.rand(1, channels, 2, 2) + 1).sum().backward()
+    assert module.logits.conv.weight.grad.abs().min() > 0

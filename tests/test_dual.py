@@ -140,6 +140,20 @@ def test_shown_weights_are_those_that_were_used(kind: type[nn.Module]):
     torch.testing.assert_close(x + module.gamma * mixed, module(x))
 
 
+@pytest.mark.parametrize("autocast", [True, False], ids=["autocast", "bfloat16"])
+def test_shown_weights_over_places_are_those_that_half_precision_used(autocast: bool):
+    mixing = randomise(PositionMixing(16)).eval()
+    x = maps(2, 16, 6, 6)
+    if not autocast:
+        mixing, x = mixing.bfloat16(), x.bfloat16()
+    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=autocast):
+        shown, mixed = attention_maps(mixing, x)[""], mixing(x)
+        v = mixing.project(x)[2]
+    assert shown.dtype == torch.float32
+    expected = (shown @ v.float())[:, 0].mT.reshape(x.shape)
+    torch.testing.assert_close(mixed.float(), expected, atol=1e-2, rtol=1e-2)
+
+
 def test_channels_attend_to_those_unlike_themselves():
     x = maps(1, 3, 4, 4)
     x[:, 1] = x[:, 0]

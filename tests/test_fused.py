@@ -7,7 +7,7 @@ import torch
 from allocations import largest_tensor
 from torch import Tensor
 
-from temporal_attn.attention.fused import QUERY_BLOCK, attend, from_tokens, to_tokens
+from temporal_attn.attention.fused import QUERY_BLOCK, attend, from_tokens, to_tokens, weights_of
 
 # name → queries, keys, width of queries and keys, width of values: what each way of computing is chosen by
 SHAPES = {
@@ -56,6 +56,29 @@ def test_half_precision_keeps_its_dtype_and_scores_in_float32(shape: tuple[int, 
     assert ours.dtype == torch.bfloat16
     torch.testing.assert_close(ours.float(), plain(*(part.float() for part in half)), atol=2e-2, rtol=2e-2)
     assert all(part.grad is not None and part.grad.dtype == torch.bfloat16 for part in half)
+
+
+@shapes
+def test_weights_are_those_that_mix_in_half_precision(shape: tuple[int, int, int, int]):
+    q, k, v = (4 * part.detach().to(torch.bfloat16) for part in tokens(shape))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        weights, mixed = weights_of(q, k), attend(q, k, v)
+    torch.testing.assert_close(weights, (q.double() @ k.double().mT).softmax(-1).float(), atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(mixed.float(), weights @ v.float(), atol=5e-2, rtol=1e-2)
+
+
+@pytest.mark.parametrize(("name", "exist"), [("small weights", True), ("one block", False), ("fused kernel", False)])
+def test_second_derivatives_exist_only_where_the_weights_stand_in_memory(name: str, exist: bool):
+    inputs = tokens(SHAPES[name])
+    first = torch.autograd.grad(attend(*inputs).square().sum(), inputs[0], create_graph=True)[0]
+    if exist:
+        ours = torch.autograd.grad(first.square().sum(), inputs)
+        slope = torch.autograd.grad(plain(*inputs).square().sum(), inputs[0], create_graph=True)[0]
+        for one, other in zip(ours, torch.autograd.grad(slope.square().sum(), inputs), strict=True):
+            torch.testing.assert_close(one, other)
+    else:
+        with pytest.raises(RuntimeError, match=r"once_differentiable|is not implemented"):
+            first.square().sum().backward()
 
 
 @shapes

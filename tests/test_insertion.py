@@ -6,7 +6,7 @@ import copy
 import io
 import itertools
 import pickle
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 import timm
@@ -15,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from nets import NETS, images, make
 from torch import Tensor, nn
+from torchvision.models._utils import IntermediateLayerGetter
 
 from temporal_attn.attention import CBAM, attention_maps, build, insert_attention, remove_attention
 from temporal_attn.attention.insertion import _keys, inserted
@@ -158,6 +159,7 @@ def cells(height: int, width: int) -> Iterator[tuple[int, int, int]]:
     ("name", "block", "prefix", "grid"),
     [
         ("timm vit", "blocks.1", 3, (4, 6)),  # class token and two registers; not square
+        ("timm vit without class token", "blocks.1", 0, (4, 4)),
         ("timm deit", "blocks.1", 2, (4, 4)),  # class and distillation token
         ("timm eva", "blocks.1", 1, (4, 4)),
         ("tv vit", "encoder.layers.encoder_layer_1", 1, (4, 4)),
@@ -181,6 +183,27 @@ def test_tokens_are_a_map_and_those_in_front_stay(name: str, block: str, prefix:
     for cell, i, j in cells(*grid):
         assert torch.equal(attention.map[:, :, i, j], before[:, prefix + cell])
         torch.testing.assert_close(after[:, prefix + cell], before[:, prefix + cell] * 2 + cell)
+
+
+@pytest.mark.parametrize("name", ["timm vit without class token", "timm vit", "tv vit"])
+def test_tokens_keep_their_strides_so_that_identity_is_exact(name: str):
+    net, x = make(name), images(name)
+    strides: list[list[tuple[int, ...]]] = [[], []]
+    with torch.no_grad():
+        for i in range(2):
+            blocks = [net.get_submodule(place) for place in places(net, "block")]
+            handles = [
+                block.register_forward_hook(lambda _m, _i, out, i=i: strides[i].append(out.stride()))
+                for block in blocks
+            ]
+            answer = net(x)
+            for handle in handles:
+                handle.remove()
+            if i == 0:
+                before = answer
+                insert_attention(net, "se", gate="identity")
+    assert strides[0] == strides[1]
+    assert torch.equal(answer, before)
 
 
 def test_the_grid_follows_the_image_where_a_net_takes_any():
@@ -445,7 +468,10 @@ class WithUnused(nn.Module):
         ({"at": "stage", "stages": [0, 5]}, r"\[0, 5\] do not exist"),
         ({"at": ["layer1", "layer1"]}, "twice"),
         ({"at": ["layer9"]}, "layer9"),
-        ({"at": ["fc"]}, r"'fc' does not return.*shape \(1, 5\)"),
+        (
+            {"at": ["fc"]},
+            r"'fc' does not return.*shape \(1, 5\); name modules whose output is a map, or use at='stage'",
+        ),
         ({"name": "sebam"}, "choose one of"),
         ({"name": "se", "reduction": 0}, "reduction"),
         ({"gate": "tanh"}, "choose one of"),
@@ -490,9 +516,101 @@ def test_a_module_that_the_net_does_not_use_is_refused():
         insert_attention(WithUnused(), at=["spare"])
 
 
-def test_a_bare_chain_is_refused():
-    with pytest.raises(ValueError, match="wrap it in a module"):
-        insert_attention(nn.Sequential(nn.Conv2d(3, 4, 1)), at=["0"])
+class Children(nn.Module):
+    """Runs its children in a row."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Conv2d(3, 4, 1), nn.Conv2d(4, 4, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        for child in self.children():
+            x = child(x)
+        return x
+
+
+class Every(Children):
+    """Returns what each child makes of the image."""
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        return list(itertools.accumulate(self.children(), lambda x, child: child(x), initial=x))
+
+
+class Unpacked(Children):
+    """Counts its children."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        first, second = self.children()
+        out: Tensor = second(first(x))
+        return out
+
+
+@pytest.mark.parametrize(
+    ("make_net", "at"),
+    [
+        (Children, ["first"]),
+        (lambda: nn.Sequential(nn.Conv2d(3, 4, 1), nn.Conv2d(4, 4, 1)), ["0"]),
+        (lambda: timm.create_model("test_resnet", features_only=True), "block"),
+        (lambda: IntermediateLayerGetter(make("tv resnet"), {"layer1": "a", "layer3": "b"}), ["layer1", "layer2"]),
+    ],
+    ids=["children", "chain", "features_only", "IntermediateLayerGetter"],
+)
+def test_nets_that_run_their_children_pass_through_the_new_modules(make_net: Callable[[], nn.Module], at: list[str]):
+    torch.manual_seed(0)
+    net, x = make_net().eval(), torch.randn(2, 3, 32, 32)
+
+    def answers() -> list[Tensor]:
+        answer = net(x)
+        return list(answer.values()) if isinstance(answer, dict) else [*answer]
+
+    with torch.no_grad():
+        before = answers()
+        insert_attention(net, at=at, gate="identity")
+        torch.testing.assert_close(answers(), before, atol=1e-6, rtol=1e-6)
+        disturb(net)
+        assert not torch.allclose(answers()[-1], before[-1], atol=1e-4)
+        remove_attention(net)
+        assert all(map(torch.equal, answers(), before))
+
+
+@pytest.mark.parametrize(("kind", "words"), [(Unpacked, "too many values"), (Every, "other shapes")])
+def test_nets_that_cannot_have_another_child_are_refused_and_left_alone(kind: type[nn.Module], words: str):
+    net = kind()
+    with pytest.raises(ValueError, match=rf"{kind.__name__} does not run with attention 'cbam' inside.*{words}"):
+        insert_attention(net, at=["first"])
+    assert not hooks(net)
+    assert not hasattr(net, "frame_attention")
+
+
+@pytest.mark.parametrize("channels", [1, 4])
+def test_the_blank_image_has_the_channels_that_the_net_takes(channels: int):
+    net = insert_attention(timm.create_model("test_resnet", in_chans=channels, num_classes=5))
+    assert net(torch.randn(2, channels, 64, 64)).shape == (2, 5)
+    grouped = nn.Sequential(nn.Conv2d(channels, 8, 1, groups=channels))
+    assert insert_attention(grouped, at=["0"])(torch.randn(2, channels, 4, 4)).shape == (2, 8, 4, 4)
+
+
+class TwoInputs(Two):
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        return super().forward(x + y)
+
+
+class Reordered(nn.Module):
+    """Its first convolution is not the one that takes the image."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.second, self.first = nn.Conv2d(8, 4, 3), nn.Conv2d(3, 8, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.second(self.first(x))
+
+
+@pytest.mark.parametrize(("kind", "words"), [(TwoInputs, "'y'"), (Reordered, "channels")])
+def test_a_size_is_asked_for_only_where_it_may_be_wrong(kind: type[nn.Module], words: str):
+    with pytest.raises(ValueError, match=rf"{words}.*one batch of images") as caught:
+        insert_attention(kind(), at=["first"])
+    assert "image_size" not in str(caught.value)
 
 
 def test_twice_is_refused_and_so_is_removing_nothing():

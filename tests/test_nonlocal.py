@@ -9,6 +9,7 @@ from allocations import largest_tensor
 from mechanisms import maps, randomise
 
 from temporal_attn.attention import NonLocal, attention_maps
+from temporal_attn.attention.fused import attend
 
 
 def copied_from(theirs: torch.nn.Module, ours: NonLocal) -> NonLocal:
@@ -88,6 +89,32 @@ def test_the_paper_starts_as_the_identity_and_learns_from_there():
     (module(x) * maps(2, 8, 4, 4, seed=2)).sum().backward()
     optimiser.step()
     assert not torch.equal(module(x), x)
+
+
+@pytest.mark.parametrize("gate", ["sigmoid", "residual"])
+def test_a_fresh_block_that_may_speak_says_little_before_it_has_statistics(gate: str):
+    torch.manual_seed(0)
+    module, x = NonLocal(64, gate=gate), maps(4, 64, 14, 14)
+
+    def change(training: bool) -> float:
+        return ((module.train(training)(x) - x).norm() / x.norm()).item()
+
+    assert 1e-3 < change(training=False) < 1e-2  # first: training moves the statistics
+    assert 0.05 < change(training=True) < 0.2
+
+
+@pytest.mark.parametrize("autocast", [True, False], ids=["autocast", "bfloat16"])
+def test_shown_weights_are_those_that_half_precision_used(autocast: bool):
+    module = randomise(NonLocal(32)).eval()
+    x = maps(2, 32, 8, 8)
+    if not autocast:
+        module, x = module.bfloat16(), x.bfloat16()
+    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=autocast):
+        shown = attention_maps(module, x)[""]
+        q, k, v = module.project(x)
+    assert q.dtype == torch.bfloat16
+    torch.testing.assert_close(shown, (q.float() @ k.float().mT).softmax(-1))
+    torch.testing.assert_close(attend(q, k, v).float(), shown @ v.float(), atol=2e-2, rtol=2e-2)
 
 
 @pytest.mark.parametrize("sub_sample", [False, True])

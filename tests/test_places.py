@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 from nets import NETS, make
 from torch import nn
@@ -23,6 +25,13 @@ EXPECTED: dict[str, tuple[list[str], int, list[str], str | None, str | None]] = 
     ),
     "timm wide resnet": (["layer1", "layer2", "layer3", "layer4"], 1, ["layer1.0"], "layer1.0.conv2", "layer1.0.bn3"),
     "tv resnet": (["layer1", "layer2", "layer3", "layer4"], 4, ["layer4.0"], "layer4.0.conv2", "layer4.0.bn2"),
+    "timm resnetv2": (
+        [f"stages.{i}" for i in range(4)],
+        3,
+        ["stages.2.blocks.0", "stages.2.blocks.1"],
+        "stages.2.blocks.1.conv2",
+        None,
+    ),
     "timm densenet": ([f"features.denseblock{i}" for i in (1, 2, 3)], 2, ["features.denseblock2"], None, None),
     "tv densenet": ([f"features.denseblock{i}" for i in (1, 2, 3)], 3, ["features.denseblock3"], None, None),
     "timm efficientnet": (
@@ -74,6 +83,13 @@ EXPECTED: dict[str, tuple[list[str], int, list[str], str | None, str | None]] = 
         "stages.1.blocks.1.conv_dw",
         None,
     ),
+    "timm convnext of maps": (
+        [f"stages.{i}" for i in range(4)],
+        2,
+        ["stages.1.blocks.0", "stages.1.blocks.1"],
+        "stages.1.blocks.1.conv_dw",
+        None,
+    ),
     "tv convnext": (
         ["features.1", "features.3"],
         2,
@@ -91,7 +107,7 @@ EXPECTED: dict[str, tuple[list[str], int, list[str], str | None, str | None]] = 
     ),
     **{
         f"timm {name}": ([f"blocks.{i}" for i in (0, 1, 2, 4)], 4, ["blocks.3", "blocks.4"], None, None)
-        for name in ("vit", "deit", "eva")
+        for name in ("vit", "vit without class token", "deit", "eva")
     },
     "tv vit": (
         [f"encoder.layers.encoder_layer_{i}" for i in (0, 1, 2, 4)],
@@ -160,10 +176,16 @@ def test_blocks_without_a_spatial_convolution_are_passed_over():
         places(net, "conv", [6])
 
 
-def test_normalisations_of_maps_are_known_by_their_kind():
-    """A ConvNeXt whose blocks stay in (B, C, H, W) has the place that channels-last ones have not."""
-    net = timm.models.convnext.ConvNeXt(depths=(1, 1, 1, 1), dims=(8, 8, 8, 8), conv_mlp=True)
-    assert places(net, "norm") == [f"stages.{i}.blocks.0.norm" for i in range(4)]
+@pytest.mark.parametrize(
+    ("name", "last", "later"),
+    [
+        ("timm resnetv2", "stages.0.blocks.0.norm3", "stages.0.blocks.0.conv3"),
+        ("timm convnext of maps", "stages.0.blocks.0.norm", "stages.0.blocks.0.mlp.fc1"),
+    ],
+)
+def test_a_normalisation_that_does_not_end_the_branch_is_refused(name: str, last: str, later: str):
+    with pytest.raises(ValueError, match=rf"is {last}, but {later} comes after.*at='block' or name modules"):
+        places(make(name), "norm")
 
 
 def test_what_makes_the_tokens():
@@ -222,6 +244,14 @@ class Plain(nn.Module):
         super().__init__()
         self.features = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.MaxPool2d(2))
         self.head = nn.Linear(4, 2)
+
+
+@pytest.mark.parametrize(
+    ("wrap", "inside"), [(nn.DataParallel, "module"), (lambda net: nn.ModuleDict({"model": net}), "model")]
+)
+def test_a_wrapper_is_told_from_the_net_inside(wrap: Callable[[nn.Module], nn.Module], inside: str):
+    with pytest.raises(ValueError, match=rf"is a wrapper; pass the net inside it: \.{inside}$"):
+        places(wrap(make("timm resnet")), "block")
 
 
 @pytest.mark.parametrize(

@@ -98,6 +98,8 @@ def test_final_relu_keeps_weights_above_a_half():
     ("make", "words"),
     [
         (lambda: ASPP(8, rates=(0, 1)), r"positive, got .*\[0, 1\]"),
+        (lambda: ASPP(8, rates=()), "rates must name at least one dilation"),
+        (lambda: PFA(8, rates=()), "rates must name at least one dilation"),
         (lambda: ASPP(8, reduction=0), "reduction must be positive"),
         (lambda: PFA(8, kernel_size=4), "must be odd, got 4"),
         (lambda: PFA(8, reduction=0), "reduction must be positive"),

@@ -181,11 +181,34 @@ def test_half_precision_stays_close(score: str, position: str):
     torch.testing.assert_close(y, module(x), atol=5e-2, rtol=5e-2)
 
 
+@every
+@pytest.mark.parametrize("autocast", [True, False], ids=["autocast", "bfloat16"])
+def test_shown_weights_are_those_that_half_precision_used(score: str, position: str, autocast: bool):
+    module = randomise(QueryKeyValue(32, heads=2, score=score, position=position)).eval()
+    x = maps(2, 32, 8, 8)
+    if not autocast:
+        module, x = module.bfloat16(), x.bfloat16()
+    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=autocast):
+        shown = attention_maps(module, x)[""].float()
+        q, k, v = module.project(x)
+        mixed = module.scoring.mix(q, k, v, module.bias(x))
+        staged = module.weighted_sum(module.normalise(module.score(q, k, module.bias(x))), v)
+    assert mixed.dtype == staged.dtype == torch.bfloat16
+    torch.testing.assert_close(mixed.float(), shown @ v.float(), atol=3e-2, rtol=3e-2)
+    torch.testing.assert_close(mixed, staged, atol=3e-2, rtol=3e-2)
+
+
+def test_a_narrow_map_keeps_one_unit_a_head():
+    for channels, heads, reduction in ((16, 1, 64), (16, 4, 8), (4, 2, 8)):
+        module = QueryKeyValue(channels, heads=heads, reduction=reduction)
+        assert module.out.in_channels == heads
+        assert module(maps(1, channels, 3, 3)).shape == (1, channels, 3, 3)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         ({"channels": 12, "heads": 5}, r"heads=5 does not divide the width 12 // 1 = 12"),
-        ({"channels": 4, "reduction": 8}, r"heads=1 does not divide the width 4 // 8 = 0"),
         ({"channels": 4, "reach": 0}, r"positive, got 4, 1, 1, 0"),
         ({"channels": 4, "score": "product"}, r"'product' is not known; choose one of: scaled_dot, dot"),
         ({"channels": 4, "position": "learned"}, r"'learned' is not known; choose one of: none, sincos, relative"),

@@ -139,6 +139,30 @@ def test_modules_of_other_packages_join_by_having_the_method():
     torch.testing.assert_close(maps["frame_attention.first.attention"], torch.full((2,), 3.0))
 
 
+class Masked(nn.Module):
+    """Takes more than a map, and can be called by name."""
+
+    def forward(self, x: Tensor, scale: float = 2.0, mask: Tensor | None = None) -> Tensor:
+        return x * scale if mask is None else x * scale * mask
+
+    def attention_weights(self, inputs: tuple[Tensor, float, Tensor], _output: Tensor) -> Tensor:
+        _, scale, mask = inputs
+        return scale * mask
+
+
+def test_arguments_given_by_name_are_read_as_well():
+    module, x, mask = Masked(), images(), torch.rand(2, 3, 8, 8)
+    for call in (
+        lambda: module(x, 2.0, mask),
+        lambda: module(x, mask=mask, scale=2.0),
+        lambda: module(x, mask=mask),
+        lambda: module(mask=mask, x=x),
+    ):
+        with record_attention(module) as maps:
+            call()
+        assert torch.equal(maps[""], 2 * mask)
+
+
 def test_a_mechanism_alone_and_a_net_without_any():
     assert list(attention_maps(CBAM(8), torch.randn(2, 8, 4, 4))) == ["channel_gate", "spatial_gate"]
     assert attention_maps(Net(), images()) == {}

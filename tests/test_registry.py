@@ -27,6 +27,12 @@ class Half(nn.Module):
         pass
 
 
+class First(nn.Module):
+    def __init__(self, channels: int, widths: tuple[int, ...]) -> None:
+        super().__init__()
+        self.width = channels * widths[0]
+
+
 def function(channels: int) -> nn.Module:
     return nn.Identity(channels)
 
@@ -97,6 +103,29 @@ def test_a_class_is_found_by_its_path():
     assert find("test_registry.Half").__qualname__ == "Half"
     assert build("test_registry.Half", 8, share=0.75).share == 0.75
     assert find("temporal_attn.attention.CBAM") is CBAM
+    assert find("temporal_attn.attention:CBAM") is CBAM
+    assert find("test_registry:Half.Inner") is Half.Inner
+
+
+def test_no_gate_is_that_of_the_class():
+    assert build("test_registry:Half", 8, gate=None).share == 0.5
+    assert build("cbam", 8, gate=None).channel_gate.kind == build("cbam", 8).channel_gate.kind == "sigmoid"
+    assert build("cbam", 8, gate="identity").channel_gate.kind == "identity"
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("cbam", {"reduction": "eight"}),
+        ("eca", {"kernel_size": [3]}),
+        ("aspp", {"rates": 3}),
+        ("test_registry.First", {"widths": ()}),
+    ],
+)
+def test_options_of_a_wrong_type_are_one_line(name: str, options: dict[str, object]):
+    with pytest.raises(ValueError, match=f"attention {name!r}: .*{next(iter(options))}=") as caught:
+        build(name, 8, **options)
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.usefixtures("installed")
@@ -104,6 +133,12 @@ def test_a_class_is_found_by_its_path():
     ("name", "words"),
     [
         ("sebam", r"'sebam' is not known; choose one of: .*cbam.*path of a class"),
+        ("..", r"'\.\.' is not known; choose one of"),
+        ("a..b", "choose one of"),
+        (":", "choose one of"),
+        ("a:b:c", "choose one of"),
+        ("torch.nn:", "choose one of"),
+        ("torch.nn:NoSuchThing", "cannot be imported"),
         ("absent", "cannot be imported from 'no_such_package:Thing'"),
         ("misspelt", "cannot be imported from 'test_registry:Hafl'"),
         ("no_such_package.Thing", "cannot be imported"),

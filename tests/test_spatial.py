@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import torch
 from mechanisms import maps, randomise
 
@@ -44,3 +45,9 @@ def test_cbam_spatial_reaches_as_far_as_its_kernel():
     changed[:, :, 4, 4] += 1
     differs = (module(changed) - module(x)).abs().amax((0, 1)) > 0
     assert differs.nonzero().tolist() == [[i, j] for i in (3, 4, 5) for j in (3, 4, 5)]
+
+
+@pytest.mark.parametrize("kernel_size", [-1, 0, 4])
+def test_a_kernel_that_has_no_centre_is_named(kernel_size: int):
+    with pytest.raises(ValueError, match=f"odd and positive, got {kernel_size}"):
+        CBAMSpatialGate(8, kernel_size=kernel_size)

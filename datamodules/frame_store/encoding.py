@@ -54,7 +54,8 @@ def decode_frames(
     """
     if encoding == "uint8":
         planes: Frame = data.reshape(-1, 3, *size).take(wanted, axis=0)
-        return planes.transpose(0, 2, 3, 1)
+        upright: Frame = planes.transpose(0, 2, 3, 1)
+        return upright
     decode = _jpeg_decoder()
     frames: Frame = np.stack([decode(data[offsets[place] : offsets[place + 1]]) for place in wanted])
     return frames

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from temporal_attn.attention.channel import bottleneck_width
 from temporal_attn.attention.gates import Blend
 from temporal_attn.attention.norm import BatchNorm2d
 
@@ -130,8 +131,7 @@ class SelectiveKernel(nn.Module):
         gate: str = "sigmoid",
     ) -> None:
         super().__init__()
-        if channels < 1 or reduction < 1:
-            raise ValueError(f"channels and reduction must be positive, got {channels} and {reduction}")
+        hidden = bottleneck_width(channels, reduction, least=32)
         if not kernel_sizes or any(size < 3 or size % 2 == 0 for size in kernel_sizes):
             raise ValueError(f"kernel_sizes must be odd and at least 3, got {list(kernel_sizes)}")
         groups = math.gcd(channels, 32) if groups is None else groups
@@ -140,7 +140,7 @@ class SelectiveKernel(nn.Module):
         self.branches = nn.ModuleList(
             conv_norm_relu(channels, channels, 3, dilation=size // 2, groups=groups) for size in kernel_sizes
         )
-        self.select = BranchWeights(channels, len(kernel_sizes), max(32, channels // reduction))
+        self.select = BranchWeights(channels, len(kernel_sizes), hidden)
         nn.init.normal_(self.select.down.weight, std=0.01)
         nn.init.normal_(self.select.up.weight, std=0.01)
         self.blend = Blend(gate)
@@ -202,7 +202,8 @@ class SplitAttention(nn.Module):
             )
         self.radix = radix
         self.splits = conv_norm_relu(channels, channels * radix, kernel_size, groups=groups * radix)
-        self.select = BranchWeights(channels, radix, max(32, channels * radix // reduction), groups, bias=True)
+        hidden = bottleneck_width(channels * radix, reduction, least=32)
+        self.select = BranchWeights(channels, radix, hidden, groups, bias=True)
         self.blend = Blend(gate)
 
     def forward(self, x: Tensor) -> Tensor:

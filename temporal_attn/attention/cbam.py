@@ -59,16 +59,20 @@ class SpatialLogits(nn.Module):
         kernel_size: Side of the convolution, odd.
 
     Shape:
-        input (B, C, H, W), output (B, 1, H, W). The normalisation's weight starts at 0, as in the authors' code, so
-        the logits start at 0 everywhere.
+        input (B, C, H, W), output (B, 1, H, W). As in the authors' code, the normalisation's weight starts at 0, so the
+        logits start at 0 everywhere, and the convolution with He's normal distribution by its fan-out.
+
+    Raises:
+        ValueError: The kernel is not odd and positive.
     """
 
     def __init__(self, kernel_size: int = 7) -> None:
         super().__init__()
-        if kernel_size % 2 == 0:
-            raise ValueError(f"kernel_size of the spatial gate must be odd, got {kernel_size}")
+        if kernel_size < 1 or kernel_size % 2 == 0:
+            raise ValueError(f"kernel_size of the spatial gate must be odd and positive, got {kernel_size}")
         self.conv = nn.Conv2d(2, 1, kernel_size, padding=kernel_size // 2, bias=False)
         self.norm = BatchNorm2d(1, momentum=0.01)
+        nn.init.kaiming_normal_(self.conv.weight, mode="fan_out")
         nn.init.zeros_(self.norm.weight)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -98,7 +102,7 @@ class CBAM(nn.Module):
     Args:
         channels: C of the input.
         reduction: The channel MLP is C // reduction wide.
-        kernel_size: Side of the spatial convolution.
+        kernel_size: Side of the spatial convolution, odd.
         order: ``cs`` channel then space (the paper), ``sc`` the other way, ``parallel`` one weight from the sum of
             both logits, ``c`` and ``s`` one of them alone.
         gate: How the weights enter, see `Gate`. ``identity`` starts as y = x.
@@ -108,7 +112,8 @@ class CBAM(nn.Module):
         input (B, C, H, W), output the same. Weights: (B, C, 1, 1) and (B, 1, H, W); ``parallel`` (B, C, H, W).
 
     Raises:
-        ValueError: Channels or reduction is not positive, or the order or gate is not known.
+        ValueError: Channels or reduction is not positive, the kernel is not odd and positive, or the order or gate is
+            not known.
     """
 
     def __init__(

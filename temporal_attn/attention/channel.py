@@ -26,6 +26,27 @@ def bottleneck_width(channels: int, reduction: int, least: int = 1) -> int:
     return max(least, channels // reduction)
 
 
+def neighbourhood(channels: int, kernel_size: int | None) -> int:
+    """Channels that a weight along the channels looks at: as given, or for None the paper's |log₂C / 2 + 1/2|.
+
+    Raises:
+        ValueError: Channels is not positive, or the kernel is not odd, or longer than 2C − 1 and so with weights that
+            never meet a channel.
+    """
+    if channels < 1:
+        raise ValueError(f"channels must be positive, got {channels}")
+    if kernel_size is None:
+        return int(math.log2(channels) / 2 + 0.5) | 1
+    if kernel_size < 1 or kernel_size % 2 == 0:
+        raise ValueError(f"kernel_size of the channel convolution must be odd and positive, got {kernel_size}")
+    if kernel_size > 2 * channels - 1:
+        raise ValueError(
+            f"kernel_size={kernel_size} of the channel convolution is too long for {channels} channels; "
+            f"choose {2 * channels - 1} at most"
+        )
+    return kernel_size
+
+
 class ChannelMLP(nn.Module):
     """One hidden layer between channel descriptors.
 
@@ -88,25 +109,20 @@ class ChannelConvLogits(nn.Module):
 
     Args:
         channels: C of the input; it sets the kernel where none is given.
-        kernel_size: Channels that a weight looks at, odd; None takes the paper's |log₂C / 2 + 1/2|, cut to an
-            integer and raised to an odd one: 3 for 64 channels, 5 for 128 to 1024, 7 for 2048.
+        kernel_size: Channels that a weight looks at, odd and at most 2C − 1; None takes the paper's |log₂C / 2 + 1/2|,
+            cut to an integer and raised to an odd one: 3 for 64 channels, 5 for 128 to 1024, 7 for 2048.
 
     Shape:
         input (B, C, H, W), output (B, C, 1, 1).
 
     Raises:
-        ValueError: The kernel is not odd, or channels is not positive.
+        ValueError: Channels is not positive, or the kernel is not odd or exceeds 2C − 1.
     """
 
     def __init__(self, channels: int, kernel_size: int | None = None) -> None:
         super().__init__()
-        if channels < 1:
-            raise ValueError(f"channels must be positive, got {channels}")
-        if kernel_size is None:
-            kernel_size = int(math.log2(channels) / 2 + 0.5) | 1
-        if kernel_size < 1 or kernel_size % 2 == 0:
-            raise ValueError(f"kernel_size of the channel convolution must be odd and positive, got {kernel_size}")
-        self.conv = nn.Conv1d(1, 1, kernel_size, padding=kernel_size // 2, bias=False)
+        length = neighbourhood(channels, kernel_size)
+        self.conv = nn.Conv1d(1, 1, length, padding=length // 2, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits (B, C, 1, 1) of maps (B, C, H, W)."""
@@ -155,14 +171,14 @@ class ECA(Reweighting):
 
     Args:
         channels: C of the input.
-        kernel_size: k, odd; None takes the formula.
+        kernel_size: k, odd and at most 2C − 1; None takes the formula.
         gate: How the weights enter, see `Gate`. ``identity`` starts as y = x.
 
     Shape:
         input (B, C, H, W), output the same. Weights: (B, C, 1, 1).
 
     Raises:
-        ValueError: Channels is not positive, the kernel is not odd, or the gate is not known.
+        ValueError: Channels is not positive, the kernel is not odd or exceeds 2C − 1, or the gate is not known.
     """
 
     def __init__(self, channels: int, kernel_size: int | None = None, gate: str = "sigmoid") -> None:
@@ -191,7 +207,8 @@ class ChannelGate(Reweighting):
         input (B, C, H, W), output the same. Weights: (B, C, 1, 1).
 
     Raises:
-        ValueError: The source or gate is not known, channels or reduction is not positive, or the kernel is not odd.
+        ValueError: The source or gate is not known, channels or reduction is not positive, or the kernel is not odd or
+            exceeds 2C − 1, whether the source uses them or not.
     """
 
     def __init__(
@@ -204,13 +221,14 @@ class ChannelGate(Reweighting):
     ) -> None:
         if source not in SOURCES:
             raise ValueError(f"source {source!r} of the channel gate is not known; choose one of: {', '.join(SOURCES)}")
+        bottleneck_width(channels, reduction)
+        neighbourhood(channels, kernel_size)  # a mistake shows with every source, not when the source is changed
         logits: nn.Module
         last: nn.Module
         if source == "conv1d":
             logits = ChannelConvLogits(channels, kernel_size)
             last = logits.conv
         elif source == "both":
-            bottleneck_width(channels, reduction)  # CBAM's own logits trust their numbers
             logits = ChannelLogits(channels, reduction)
             last = logits.up
         else:

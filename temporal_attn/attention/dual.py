@@ -9,7 +9,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from temporal_attn.attention.fused import attend, from_tokens, to_tokens
+from temporal_attn.attention.channel import bottleneck_width
+from temporal_attn.attention.fused import attend, from_tokens, to_tokens, weights_of
 from temporal_attn.attention.gates import check_gate
 
 __all__ = ["ChannelMixing", "DualAttention", "DualChannelAttention", "DualPositionAttention", "PositionMixing"]
@@ -33,9 +34,7 @@ class PositionMixing(nn.Module):
 
     def __init__(self, channels: int, reduction: int = 8) -> None:
         super().__init__()
-        if channels < 1 or reduction < 1:
-            raise ValueError(f"channels and reduction must be positive, got {channels} and {reduction}")
-        width = max(1, channels // reduction)
+        width = bottleneck_width(channels, reduction)
         self.widths = [width, width, channels]
         self.query_key_value = nn.Conv2d(channels, sum(self.widths), 1)  # one pass over the map for all three
 
@@ -51,7 +50,7 @@ class PositionMixing(nn.Module):
     def attention_weights(self, inputs: tuple[Tensor, ...], _output: Tensor) -> Tensor:
         """Weights (B, 1, queries, keys) over places; fused attention never forms them, so they are made here."""
         q, k, _ = self.project(inputs[0])
-        return (q @ k.mT).softmax(-1)
+        return weights_of(q, k)
 
 
 class ChannelMixing(nn.Module):
@@ -74,9 +73,8 @@ class ChannelMixing(nn.Module):
 
     def attention_weights(self, inputs: tuple[Tensor, ...], _output: Tensor) -> Tensor:
         """Weights (B, 1, queries, keys) over channels."""
-        with torch.autocast(inputs[0].device.type, enabled=False):
-            flat = self._flat(inputs[0])
-            return (-flat @ flat.mT).softmax(-1)
+        flat = self._flat(inputs[0])
+        return weights_of(-flat, flat)
 
     @staticmethod
     def _flat(x: Tensor) -> Tensor:

@@ -1,6 +1,7 @@
 """Attention whose memory grows with the number of tokens and not with its square, and the way from maps to tokens.
 
-`attend` is softmax(q kᵀ) v in one fused kernel where there is one, and over blocks of queries where there is none.
+`attend` is softmax(q kᵀ) v in one fused kernel where there is one, and over blocks of queries where there is none;
+`weights_of` forms what it multiplies the values by, for who wants to see it.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad, scaled_dot_product_attention
 
-__all__ = ["QUERY_BLOCK", "attend", "from_tokens", "to_tokens"]
+__all__ = ["QUERY_BLOCK", "attend", "from_tokens", "scores_of", "to_tokens", "weights_of"]
 
 QUERY_BLOCK = 128
 """Queries whose weights stand in memory at a time, where no fused kernel does the work."""
@@ -32,13 +33,33 @@ def from_tokens(tokens: Tensor, like: Tensor) -> Tensor:
     return maps.contiguous() if like.is_contiguous() else maps.contiguous(memory_format=torch.channels_last)
 
 
+def scores_of(q: Tensor, k: Tensor) -> Tensor:
+    """Scores q kᵀ in float32 at least, under autocast too, because `attend` keeps them so.
+
+    Args:
+        q: Queries (…, N, D).
+        k: Keys (…, M, D).
+
+    Returns:
+        (…, N, M).
+    """
+    full = torch.promote_types(q.dtype, torch.float32)
+    with torch.autocast(q.device.type, enabled=False):
+        return q.to(full) @ k.to(full).mT
+
+
+def weights_of(q: Tensor, k: Tensor) -> Tensor:
+    """softmax(q kᵀ) (…, N, M) in float32 at least: the weights that `attend` uses and never shows."""
+    return scores_of(q, k).softmax(-1)
+
+
 def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """Mix values by softmax(q kᵀ), without a scale: fold it into the queries.
 
     Accelerators have fused kernels for all of it. The one for CPUs takes queries and values of one width whose numbers
     lie side by side; elsewhere blocks of queries cost less than padding or copying wide values would. And where the
     weights are no larger than what comes out, they may as well stand in memory: the backward pass then need not make
-    them again.
+    them again. Only there second derivatives exist: neither the fused kernels nor the blocks have them.
 
     Args:
         q: Queries (B, heads, N, D).
@@ -73,7 +94,7 @@ class _Blocks(torch.autograd.Function):
     def forward(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         out = _empty(q, v)
         for rows, mixed in _blocks(q, out):
-            mixed.baddbmm_(_weights(rows, k), v, beta=0)
+            mixed.baddbmm_(weights_of(rows, k), v, beta=0)
         return out
 
     @staticmethod
@@ -89,7 +110,7 @@ class _Blocks(torch.autograd.Function):
         grad_q, grad_k, grad_v = torch.empty_like(q), torch.zeros_like(k), torch.zeros_like(v)
         with torch.autocast(q.device.type, enabled=False):
             for rows, grad_rows, mixed, upstream in _blocks(q, grad_q, out, grad):
-                weights = _weights(rows, k)
+                weights = weights_of(rows, k)
                 grad_v.baddbmm_(weights.mT, upstream)
                 # softmax: dS = A ⊙ (dA − Σ A ⊙ dA), and that sum is ⟨dO, O⟩
                 offset = (upstream * mixed).sum(-1, keepdim=True)
@@ -101,8 +122,8 @@ class _Blocks(torch.autograd.Function):
 
 def _mix(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     if v.stride(-1) == 1:
-        return torch.bmm(_weights(q, k), v)
-    return torch.bmm(v.mT, _weights(q, k).mT).mT
+        return torch.bmm(weights_of(q, k), v)
+    return torch.bmm(v.mT, weights_of(q, k).mT).mT
 
 
 def _empty(q: Tensor, v: Tensor) -> Tensor:
@@ -114,7 +135,3 @@ def _empty(q: Tensor, v: Tensor) -> Tensor:
 def _blocks(*tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
     for start in range(0, tensors[0].shape[1], QUERY_BLOCK):
         yield tuple(part[:, start : start + QUERY_BLOCK] for part in tensors)
-
-
-def _weights(q: Tensor, k: Tensor) -> Tensor:
-    return torch.bmm(q, k.mT).softmax(-1)

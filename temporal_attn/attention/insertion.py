@@ -2,13 +2,14 @@
 
 The new modules live under ``net.frame_attention`` and act as forward hooks on the modules that they follow. So the
 net's own parameter names stay as they are (pretrained weights load, missing keys are exactly the new ones), and
-removal restores the net bit for bit. The hook is a bound method of a module, which copies and pickles with its net.
+removal restores the net bit for bit. The hook is a bound method of a module, which copies and pickles with its net. Nets
+with attention inside are exported or traced, not scripted.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
 
 import torch
@@ -21,6 +22,13 @@ from temporal_attn.attention.registry import build
 __all__ = ["insert_attention", "inserted", "remove_attention"]
 
 HOME = "frame_attention"
+
+
+class _Home(nn.Module):
+    """Holds the new modules. Nets that run their children in a row pass through it unchanged."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x
 
 
 class _After(nn.Module):
@@ -62,8 +70,9 @@ class _AfterTokens(_After):
                 "attention on the grid needs all of them, so do not drop patches"
             )
         maps = output[:, prefix:].transpose(1, 2).reshape(output.shape[0], -1, *self.grid)
-        tokens = self.attention(maps).flatten(2).transpose(1, 2)
-        return torch.cat((output[:, :prefix], tokens), dim=1)
+        tokens: Tensor = self.attention(maps).flatten(2).transpose(1, 2)
+        # To concatenate nothing would still change the strides, and with them the last bits of what follows.
+        return torch.cat((output[:, :prefix], tokens), dim=1) if prefix else tokens
 
 
 def inserted(net: nn.Module) -> dict[str, nn.Module]:
@@ -84,14 +93,17 @@ def insert_attention(
 ) -> nn.Module:
     """Insert an attention mechanism into a net, in place. A compiled net is compiled anew at its next call.
 
+    The net can be exported or traced afterwards, not scripted: `torch.jit.script` does not take its hooks.
+
     Args:
-        net: A timm or torchvision image net that takes (B, 3, H, W).
+        net: A timm or torchvision image net that takes (B, C, H, W), C being what its first convolution takes.
         name: A mechanism, see `temporal_attn.attention.names`, or the path of a class ``package.module.Class``.
         at: Where, in every block or stage that is asked for:
 
             - ``block`` after the whole block. Every family has it; in a DenseNet it is the dense block.
             - ``norm`` after the last normalisation of the residual branch, before the shortcut is added: where the
-              papers of SE, CBAM and ECA put it. Not in a DenseNet, nor where the normalisation is channels-last.
+              papers of SE, CBAM and ECA put it. Not in a DenseNet, nor where the normalisation is channels-last, nor
+              where a convolution or linear layer follows it (pre-activation ResNets and RegNets, ConvNeXt).
             - ``conv`` after the last spatial convolution (larger than 1×1) of the branch, as coordinate attention in
               MobileNets. Blocks without one are passed over.
             - ``stage`` after the whole stage.
@@ -99,8 +111,8 @@ def insert_attention(
         stages: Stage numbers from 1; None means all. In a vision transformer, four equal groups of blocks count as
             its stages; where it answers by its class token, nothing reads what attention does after the last block.
             Not together with names.
-        gate: See `gates`. The default leaves a pretrained net's outputs unchanged at the start. None makes the
-            mechanism without a gate argument, for classes of other packages that know none.
+        gate: See `gates`. The default leaves a pretrained net's outputs unchanged at the start. None leaves it to the
+            mechanism, see `build`.
         image_size: Height and width in pixels of the blank image that is sent through once to learn what comes out at
             each place; None takes the size that the net was made for, or a small one if it takes any.
         options: Further arguments of the mechanism, such as ``reduction=8``.
@@ -109,7 +121,8 @@ def insert_attention(
         The same net.
 
     Raises:
-        ValueError: Attention was inserted before, the net has no such place, or the mechanism does not fit there.
+        ValueError: Attention was inserted before, the net has no such place, the mechanism does not fit there, or the
+            net does not run with it. The net is as it was then.
 
     Example:
         >>> net = insert_attention(timm.create_model("resnet50"), "se", at="norm", stages=(3, 4))  # doctest: +SKIP
@@ -117,27 +130,31 @@ def insert_attention(
     whole, net = net, uncompiled(net)
     if hasattr(net, HOME):
         raise ValueError(f"{type(net).__name__} has attention already; call remove_attention first")
-    if isinstance(net, nn.Sequential):
-        raise ValueError("a bare nn.Sequential would run the attention as one more layer; wrap it in a module")
-    if gate is not None:
-        options["gate"] = gate
     patches = patch_convolution(net)
     chosen = places(net, at, stages)
     size = image_size or _image_size(net)
-    shapes = _output_shapes(net, chosen if patches is None else [*chosen, patches], size)
-    like = next(net.parameters(), torch.empty(0))
-    home = nn.Module()
+    image = _blank_image(net, size)
+    shapes, answer = _output_shapes(net, chosen if patches is None else [*chosen, patches], image)
+    home = _Home()
     for place, key in _keys(chosen).items():
         wrap, channels = _layout(net, place, shapes, patches, size)
-        attention = build(name, channels, **options).to(like.device, like.dtype)
+        attention = build(name, channels, gate, **options).to(image.device, image.dtype)
         home.add_module(key, wrap(place, attention))
-    # From here on nothing fails: a net that was refused is as it was.
     for after in cast(list[_After], list(home.children())):
         net.get_submodule(after.place).register_forward_hook(after.act)
         if isinstance(after, _AfterTokens) and patches is not None:
             after.grid = shapes[patches][2], shapes[patches][3]
             net.get_submodule(patches).register_forward_hook(after.note_grid)
     net.add_module(HOME, home.train(net.training))
+    try:
+        if _forms(_blank_pass(net, image)) != answer:
+            raise ValueError("its outputs have other shapes then")
+    except Exception as error:
+        _take_out(net)
+        raise ValueError(
+            f"{type(net).__name__} does not run with attention {name!r} inside on a blank image {tuple(image.shape)}: "
+            f"{_first_line(error)}"
+        ) from error
     forget_compiled_code()
     return whole
 
@@ -152,16 +169,21 @@ def remove_attention(net: nn.Module) -> nn.Module:
         ValueError: No attention was inserted.
     """
     whole, net = net, uncompiled(net)
-    afters = set(inserted(net).values())
-    if not afters:
+    if not inserted(net):
         raise ValueError(f"{type(net).__name__} has no inserted attention")
+    _take_out(net)
+    forget_compiled_code()
+    return whole
+
+
+def _take_out(net: nn.Module) -> None:
+    """Remove the hooks and the new modules."""
+    afters = set(inserted(net).values())
     for module in net.modules():
         for key, hook in list(module._forward_hooks.items()):
             if getattr(hook, "__self__", None) in afters:
                 del module._forward_hooks[key]
     delattr(net, HOME)
-    forget_compiled_code()
-    return whole
 
 
 def _keys(chosen: Sequence[str]) -> dict[str, str]:
@@ -183,9 +205,28 @@ def _image_size(net: nn.Module) -> tuple[int, int]:
     return (size, size) if isinstance(size, int) else (size[0], size[1])
 
 
+def _blank_image(net: nn.Module, size: tuple[int, int]) -> Tensor:
+    """An image (1, C, H, W) of as many channels as the first convolution takes."""
+    first = next((module for module in net.modules() if isinstance(module, nn.Conv2d)), None)
+    like = next(net.parameters(), torch.empty(0))
+    return torch.zeros(1, 3 if first is None else first.in_channels, *size, device=like.device, dtype=like.dtype)
+
+
 @torch.no_grad()
-def _output_shapes(net: nn.Module, names: Sequence[str], size: tuple[int, int]) -> dict[str, tuple[int, ...]]:
-    """Shape of what comes out of modules, from one forward pass that leaves the net as it was."""
+def _blank_pass(net: nn.Module, image: Tensor) -> Any:  # noqa: ANN401
+    """What comes out for the image, from a forward pass that leaves the net as it was."""
+    modes = {module: module.training for module in net.modules()}
+    net.eval()
+    try:
+        with run_uncompiled():
+            return net(image)
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
+
+
+def _output_shapes(net: nn.Module, names: Sequence[str], image: Tensor) -> tuple[dict[str, tuple[int, ...]], object]:
+    """Shape of what comes out of modules in a blank pass, and the form of the net's own answer."""
     shapes: dict[str, tuple[int, ...]] = {}
 
     def listen(name: str) -> Callable[..., None]:
@@ -199,29 +240,40 @@ def _output_shapes(net: nn.Module, names: Sequence[str], size: tuple[int, int]) 
     except AttributeError as error:
         raise ValueError(f"attention cannot be inserted: {error}") from None
     handles = [module.register_forward_hook(listen(name)) for name, module in modules.items()]
-    modes = {module: module.training for module in net.modules()}
-    net.eval()
-    like = next(net.parameters(), torch.empty(0))
     try:
-        with run_uncompiled():
-            net(torch.zeros(1, 3, *size, device=like.device, dtype=like.dtype))
-    except (AssertionError, RuntimeError, TypeError, ValueError) as error:
-        reason = str(error).strip().split("\n")[0]
+        answer = _forms(_blank_pass(net, image))
+    except (AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+        reason = _first_line(error)
+        # The size may be wrong where the net objects to values, not where it takes other arguments or channels.
+        of_values = type(error) in (AssertionError, RuntimeError, ValueError) and "channels" not in reason
+        remedy = "pass image_size=(height, width)" if of_values else "it must take one batch of images"
         raise ValueError(
-            f"{type(net).__name__} does not take a blank image (1, 3, {size[0]}, {size[1]}): {reason}; "
-            "pass image_size=(height, width)"
-        ) from None
+            f"{type(net).__name__} does not take a blank image {tuple(image.shape)}: {reason}; {remedy}"
+        ) from error
     finally:
         for handle in handles:
             handle.remove()
-        for module, mode in modes.items():
-            module.training = mode
     unreached = [name for name in names if name not in shapes]
     if unreached:
         raise ValueError(
             f"modules {unreached} are not used in the net's forward pass; attention there would do nothing"
         )
-    return shapes
+    return shapes, answer
+
+
+def _forms(answer: object) -> object:
+    """Shapes of the tensors of a net's answer, however they are put together."""
+    if isinstance(answer, Tensor):
+        return tuple(answer.shape)
+    if isinstance(answer, Mapping):
+        return {key: _forms(value) for key, value in answer.items()}
+    if isinstance(answer, (list, tuple)):
+        return [_forms(value) for value in answer]
+    return type(answer)
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().split("\n")[0] or type(error).__name__
 
 
 def _layout(
@@ -245,5 +297,5 @@ def _layout(
     found = f"a tensor of shape {shape}" if shape else "something else"
     raise ValueError(
         f"module {place!r} does not return a (B, C, H, W) map, nor the tokens of a vision transformer's grid, but "
-        f"{found}; attention cannot follow it"
+        f"{found}; name modules whose output is a map, or use at='stage'"
     )

@@ -8,7 +8,8 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn.functional import max_pool2d
 
-from temporal_attn.attention.fused import attend, from_tokens, to_tokens
+from temporal_attn.attention.channel import bottleneck_width
+from temporal_attn.attention.fused import attend, from_tokens, to_tokens, weights_of
 from temporal_attn.attention.gates import check_gate, start_at_zero
 from temporal_attn.attention.norm import BatchNorm2d
 
@@ -34,7 +35,9 @@ class NonLocal(nn.Module):
         scale: What scores are multiplied by; None means 1/√(C // reduction), as in the authors' code. The paper's
             text has 1.
         gate: ``identity`` starts with BN's weight and bias at 0, so y = x (the paper); with ``sigmoid`` and
-            ``residual`` BN starts as everywhere else.
+            ``residual`` BN starts as everywhere else. A fresh block still says little: with the convolutions' standard
+            deviation of 0.01 and a running variance of 1, it changes standard normal maps of 64 channels by less than
+            1 % in evaluation, and by about 10 % in training, where BN divides by the batch's own variance.
 
     Shape:
         input (B, C, H, W), output the same. Weights (B, 1, H·W, keys), rows are queries; keys are ⌈H/2⌉·⌈W/2⌉ with
@@ -55,9 +58,7 @@ class NonLocal(nn.Module):
         gate: str = "identity",
     ) -> None:
         super().__init__()
-        if channels < 1 or reduction < 1:
-            raise ValueError(f"channels and reduction must be positive, got {channels} and {reduction}")
-        self.width = max(1, channels // reduction)
+        self.width = bottleneck_width(channels, reduction)
         self.sub_sample = sub_sample
         self.scale = self.width**-0.5 if scale is None else scale
         self.query = nn.Conv2d(channels, self.width, 1)
@@ -87,7 +88,7 @@ class NonLocal(nn.Module):
     def attention_weights(self, inputs: tuple[Tensor, ...], _output: Tensor) -> Tensor:
         """Weights (B, 1, queries, keys) over places; fused attention never forms them, so they are made here."""
         q, k, _ = self.project(inputs[0])
-        return (q @ k.mT).softmax(-1)
+        return weights_of(q, k)
 
     def extra_repr(self) -> str:
         """Show what the children do not."""

@@ -22,6 +22,7 @@ _TOKENS = ("blocks", "encoder.layers")  # vision transformers of timm and of tor
 _PATCHES = ("patch_embed.proj", "conv_proj")
 _BESIDE = frozenset({"downsample", "shortcut", "proj", "se", "attn"})  # in a block, but not on its branch
 _OF_MAPS = ("BatchNorm", "GroupNorm", "2d")  # in the name of a normalisation of axis 1; others take the last axis
+_WEIGHTS = (nn.Conv2d, nn.Linear)
 
 
 @dataclass(frozen=True)
@@ -47,14 +48,21 @@ def stages_of(net: nn.Module) -> list[Stage]:
     Raises:
         ValueError: The net is built in another way; the error says what was found.
     """
-    stages = _numbered(net) or _nested(net) or _flat(net) or _quarters(net)
+    stages = _known_stages(net)
     if stages:
         return stages
-    found = ", ".join(f"{name} ({type(child).__name__})" for name, child in net.named_children()) or "nothing"
+    children = list(net.named_children())
+    if len(children) == 1 and _known_stages(children[0][1]):
+        raise ValueError(f"{type(net).__name__} is a wrapper; pass the net inside it: .{children[0][0]}")
+    found = ", ".join(f"{name} ({type(child).__name__})" for name, child in children) or "nothing"
     raise ValueError(
         f"{type(net).__name__} is not built like a net whose stages and blocks are known here; it holds: {found}. "
         "Name the modules that attention shall follow instead: at=[...]"
     )
+
+
+def _known_stages(net: nn.Module) -> list[Stage]:
+    return _numbered(net) or _nested(net) or _flat(net) or _quarters(net)
 
 
 def patch_convolution(net: nn.Module) -> str | None:
@@ -157,9 +165,9 @@ def _flat(net: nn.Module) -> list[Stage]:
     width = 0
     for name in _children(net, "features"):
         block = net.get_submodule(name)
-        if isinstance(block, nn.Sequential) or _is_leaf(block):
-            continue
         convolutions = [module for module in block.modules() if isinstance(module, nn.Conv2d)]
+        if isinstance(block, nn.Sequential) or _is_leaf(block) or not convolutions:
+            continue
         if convolutions[-1].out_channels != width or any(max(module.stride) > 1 for module in convolutions):
             groups.append([])
         groups[-1].append(name)
@@ -194,7 +202,7 @@ def _branch(module: nn.Module, prefix: str) -> Iterator[tuple[str, nn.Module]]:
 
 def _is_norm(module: nn.Module) -> bool:
     """A normalisation, maybe with its activation, but not a block that holds one, such as ConvNormAct."""
-    holds = any(isinstance(child, (nn.Conv2d, nn.Linear)) for child in module.modules())
+    holds = any(isinstance(child, _WEIGHTS) for child in module.modules())
     return "Norm" in type(module).__name__ and not holds
 
 
@@ -215,15 +223,22 @@ def _in_branch(net: nn.Module, block: str, at: str) -> str | None:
             ),
             None,
         )
-    norms = [(name, type(child).__name__) for name, child in _branch(module, block) if _is_norm(child)]
+    branch = list(_branch(module, block))
+    norms = [i for i, (_, child) in enumerate(branch) if _is_norm(child)]
     if not norms:
         raise ValueError(
             f"block {block} ({type(module).__name__}) has no normalisation; use at='block' or name modules"
         )
-    name, kind = norms[-1]
+    name, kind = branch[norms[-1]][0], type(branch[norms[-1]][1]).__name__
     if not any(word in kind for word in _OF_MAPS):
         raise ValueError(
             f"the last normalisation of block {block} ({type(module).__name__}) is {name} ({kind}), where the channels "
             "are last; use at='block'"
+        )
+    later = next((later for later, child in branch[norms[-1] + 1 :] if isinstance(child, _WEIGHTS)), None)
+    if later is not None:
+        raise ValueError(
+            f"the last normalisation of block {block} ({type(module).__name__}) is {name}, but {later} comes after it, "
+            "so the branch does not end there; use at='block' or name modules"
         )
     return name

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from temporal_attn.attention.branch import conv_norm_relu
-from temporal_attn.attention.channel import SE
+from temporal_attn.attention.channel import SE, bottleneck_width
 from temporal_attn.attention.gates import Blend, Gate, start_at_zero
 
 __all__ = ["ASPP", "PFA", "ContextPyramid", "CrossGate", "resize"]
@@ -36,8 +36,10 @@ def context_branches(channels: int, width: int, rates: Sequence[int]) -> nn.Modu
         rates: Dilations of the 3×3 convolutions, in cells.
 
     Raises:
-        ValueError: A size or rate is not positive.
+        ValueError: No rate, or a size or rate that is not positive.
     """
+    if not rates:
+        raise ValueError("rates must name at least one dilation, got none")
     if channels < 1 or width < 1 or any(rate < 1 for rate in rates):
         raise ValueError(f"channels, width and rates must be positive, got {channels}, {width} and {list(rates)}")
     return nn.ModuleList(
@@ -68,7 +70,7 @@ class ASPP(nn.Module):
         input (B, C, H, W), output the same. It makes a map and no weights.
 
     Raises:
-        ValueError: A size or rate is not positive, the dropout is no share, or the gate is not known.
+        ValueError: No rate, a size or rate that is not positive, a dropout that is no share, or an unknown gate.
     """
 
     def __init__(
@@ -80,9 +82,7 @@ class ASPP(nn.Module):
         gate: str = "sigmoid",
     ) -> None:
         super().__init__()
-        if reduction < 1:
-            raise ValueError(f"reduction must be positive, got {reduction}")
-        width = max(1, channels // reduction)
+        width = bottleneck_width(channels, reduction)
         self.context = context_branches(channels, width, rates)
         self.image = conv_norm_relu(channels, width)
         self.project = nn.Sequential(*conv_norm_relu((len(rates) + 2) * width, channels), nn.Dropout(dropout))
@@ -111,7 +111,7 @@ class ContextPyramid(nn.Module):
         input S maps (B, C_s, H_s, W_s), output (B, S · (1 + rates) · width, H_1, W_1). Weights: (B, ·, 1, 1).
 
     Raises:
-        ValueError: No map, or a size or rate that is not positive.
+        ValueError: No map, no rate, or a size or rate that is not positive.
     """
 
     def __init__(
@@ -203,7 +203,7 @@ class PFA(nn.Module):
         channel attention inside.
 
     Raises:
-        ValueError: A size or rate is not positive, the kernel is even, the gate is not known, or it is ``identity``
+        ValueError: No rate, a size or rate that is not positive, an even kernel, an unknown gate, or ``identity``
             together with `final_relu`.
     """
 
@@ -216,10 +216,8 @@ class PFA(nn.Module):
         final_relu: bool = False,
         gate: str = "sigmoid",
     ) -> None:
-        if reduction < 1:
-            raise ValueError(f"reduction must be positive, got {reduction}")
         super().__init__()
-        self.context = ContextPyramid([channels], max(1, channels // reduction), rates)
+        self.context = ContextPyramid([channels], bottleneck_width(channels, reduction), rates)
         self.space = CrossGate(self.context.out_channels, kernel_size, final_relu, gate)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn.functional import linear, pad
 
+from temporal_attn.attention.channel import bottleneck_width
 from temporal_attn.attention.fused import from_tokens, to_tokens
 from temporal_attn.attention.gates import check_gate, start_at_zero
 from temporal_attn.attention.positions import Bias, RelativePosition, sincos
@@ -32,7 +33,7 @@ class QueryKeyValue(nn.Module):
     Args:
         channels: C of the input.
         heads: Number of heads; they share the width C // reduction.
-        reduction: Queries, keys and values are C // reduction wide.
+        reduction: Queries, keys and values are C // reduction wide, at least 1 a head.
         score: ``scaled_dot``, ``dot``, ``cosine`` or ``additive``.
         position: ``none``; ``sincos``, sines and cosines of row and column that join queries and keys; ``relative``, a
             learned bias for the rows and columns between query and key.
@@ -63,8 +64,8 @@ class QueryKeyValue(nn.Module):
             raise ValueError(
                 f"channels, heads, reduction and reach must be positive, got {channels}, {heads}, {reduction}, {reach}"
             )
-        inner = channels // reduction
-        if inner < 1 or inner % heads:
+        inner = bottleneck_width(channels, reduction, least=heads)
+        if inner % heads:
             raise ValueError(
                 f"heads={heads} does not divide the width {channels} // {reduction} = {inner}; choose a divisor of it"
             )
@@ -118,7 +119,7 @@ class QueryKeyValue(nn.Module):
     @staticmethod
     def weighted_sum(weights: Tensor, v: Tensor) -> Tensor:
         """Third stage: values (B, heads, keys, width) mixed to (B, heads, queries, width)."""
-        return weights @ v
+        return weights.to(v.dtype) @ v
 
     def forward(self, x: Tensor) -> Tensor:
         """Attended maps (B, C, H, W)."""

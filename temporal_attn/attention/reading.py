@@ -7,6 +7,7 @@ looks, and modules of other packages join by having the method.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Protocol, cast
@@ -25,7 +26,7 @@ class ShowsWeights(Protocol):
         """Weights of one forward pass.
 
         Args:
-            inputs: Positional arguments of the forward pass.
+            inputs: Arguments of the forward pass in the order of its signature, also those that were given by name.
             output: Its result.
         """
         ...
@@ -52,14 +53,14 @@ def record_attention(net: nn.Module) -> Iterator[dict[str, Tensor]]:
     """
     maps: dict[str, Tensor] = {}
 
-    def listen(name: str, source: ShowsWeights) -> Callable[..., None]:
-        def hook(_module: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> None:
-            maps[name] = source.attention_weights(inputs, output)
+    def listen(name: str) -> Callable[..., None]:
+        def hook(module: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any], output: Tensor) -> None:
+            maps[name] = cast(ShowsWeights, module).attention_weights(_in_order(module, inputs, named), output)
 
         return hook
 
     handles = [
-        module.register_forward_hook(listen(name.replace("_orig_mod.", ""), cast(ShowsWeights, module)))
+        module.register_forward_hook(listen(name.replace("_orig_mod.", "")), with_kwargs=True)
         for name, module in uncompiled(net).named_modules()
         if hasattr(module, "attention_weights")
     ]
@@ -85,3 +86,12 @@ def attention_maps(net: nn.Module, x: Tensor) -> dict[str, Tensor]:
     with record_attention(net) as maps:
         net(x)
     return maps
+
+
+def _in_order(module: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any]) -> tuple[Any, ...]:
+    """Arguments of a forward pass by place, however they were given."""
+    if not named:
+        return inputs
+    arguments = inspect.signature(module.forward).bind(*inputs, **named)
+    arguments.apply_defaults()  # those between two given ones have a place too
+    return arguments.args

@@ -69,8 +69,8 @@ def find(name: str) -> Callable[..., nn.Module]:
     """Class of a mechanism.
 
     Args:
-        name: One of `names`, or the path of a class: ``package.module.Class``. Names of this package come first:
-            another package cannot take them.
+        name: One of `names`, or the path of a class: ``package.module.Class`` or ``package.module:Class``. Names of
+            this package come first: another package cannot take them.
 
     Raises:
         ValueError: Nothing has that name, what has it cannot be imported, or it is not a class of modules.
@@ -79,8 +79,8 @@ def find(name: str) -> Callable[..., nn.Module]:
         return _REGISTRY[name]
     point = _registered_elsewhere().get(name)
     if point is None:
-        module, _, attribute = name.rpartition(".")
-        if not module:
+        module, _, attribute = name.rpartition(":" if ":" in name else ".")
+        if not all(part.isidentifier() for part in f"{module}.{attribute}".split(".")):
             raise ValueError(
                 f"attention {name!r} is not known; choose one of: {', '.join(names())}; or give the path of a class"
             )
@@ -95,14 +95,15 @@ def find(name: str) -> Callable[..., nn.Module]:
     return found
 
 
-def build(name: str, channels: int, **options: Any) -> nn.Module:  # noqa: ANN401
+def build(name: str, channels: int, gate: str | None = None, **options: Any) -> nn.Module:  # noqa: ANN401
     """Make an attention module by name.
 
     Args:
         name: One of `names`, or the path of a class ``package.module.Class`` whose first argument is the channels.
         channels: C of the maps.
-        options: Further arguments of the class; every class of this package takes ``gate``, whose default there is the
-            form of the paper, and those with a bottleneck take ``reduction``.
+        gate: See `gates`. None leaves it to the class: those of this package have the form of the paper, and classes of
+            other packages may know no gate.
+        options: Further arguments of the class; those with a bottleneck take ``reduction``.
 
     Raises:
         ValueError: The name is not known, or the class does not take an option or its value.
@@ -112,6 +113,8 @@ def build(name: str, channels: int, **options: Any) -> nn.Module:  # noqa: ANN40
         8
     """
     make = find(name)
+    if gate is not None:
+        options["gate"] = gate
     signature = inspect.signature(make)
     try:
         signature.bind(channels, **options)
@@ -120,7 +123,13 @@ def build(name: str, channels: int, **options: Any) -> nn.Module:  # noqa: ANN40
         no_gate = "gate" in options and "gate" not in known
         reason = "it knows no gate, so insert it with gate=None (attention_gate: null)" if no_gate else error
         raise ValueError(f"attention {name!r}: {reason}; it takes: {', '.join(known)}") from None
-    return make(channels, **options)
+    try:
+        return make(channels, **options)
+    except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError) as error:
+        # What a class says of options of the wrong type or range that it does not look at itself.
+        given = ", ".join(f"{key}={value!r}" for key, value in options.items())
+        reason = str(error).strip().split("\n")[0]
+        raise ValueError(f"attention {name!r}: {reason} ({channels} channels, options: {given or 'none'})") from error
 
 
 @cache

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 from torch.utils.checkpoint import checkpoint
 
-from temporal_attn.attention.fused import attend
+from temporal_attn.attention.fused import attend, scores_of
 from temporal_attn.attention.positions import Bias
 
 __all__ = ["SCORES", "AdditiveScore", "CosineScore", "DotScore", "ScaledDotScore", "Score"]
@@ -53,19 +53,19 @@ class DotScore(nn.Module):
 
     def forward(self, q: Tensor, k: Tensor, bias: Bias | None) -> Tensor:
         """Scores (B, heads, N, M)."""
-        prepared, keys = self._with_bias(q, k, bias)
-        return prepared @ keys.mT
+        return scores_of(*self._with_bias(q, k, bias))
 
     def mix(self, q: Tensor, k: Tensor, v: Tensor, bias: Bias | None) -> Tensor:
         """Mixed values (B, heads, N, E), fused."""
         return attend(*self._with_bias(q, k, bias), v)
 
     def _with_bias(self, q: Tensor, k: Tensor, bias: Bias | None) -> tuple[Tensor, Tensor]:
-        q, k = self.prepare(q, k)
+        dtype = q.dtype
+        q, k = (part.to(dtype) for part in self.prepare(q, k))  # autocast takes norms, and what they divide, in float32
         if bias is None:
             return q, k
         # ⟨q, k⟩ + ⟨a, b⟩ = ⟨[q a], [k b]⟩: the bias needs no matrix of its own, and neither does its gradient.
-        left, right = (factor.to(q.dtype).expand(*q.shape[:2], -1, -1) for factor in bias)
+        left, right = (factor.to(dtype).expand(*q.shape[:2], -1, -1) for factor in bias)
         return torch.cat((q, left), -1), torch.cat((k, right), -1)
 
 

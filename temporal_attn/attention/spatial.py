@@ -58,7 +58,7 @@ class CBAMSpatialGate(Reweighting):
         input (B, C, H, W), output the same. Weights: (B, 1, H, W).
 
     Raises:
-        ValueError: Channels is not positive, the kernel is even, or the gate is not known.
+        ValueError: Channels is not positive, the kernel is not odd and positive, or the gate is not known.
     """
 
     def __init__(self, channels: int, kernel_size: int = 7, gate: str = "sigmoid") -> None:
