@@ -2,8 +2,8 @@
 
 The new modules live under ``net.frame_attention`` and act as forward hooks on the modules that they follow. So the
 net's own parameter names stay as they are (pretrained weights load, missing keys are exactly the new ones), and
-removal restores the net bit for bit. The hook is a bound method of a module, which copies and pickles with its net. Nets
-with attention inside are exported or traced, not scripted.
+removal restores the net bit for bit. The hook is a bound method of a module, which copies and pickles with its net.
+Nets with attention inside are exported or traced, not scripted.
 """
 
 from __future__ import annotations

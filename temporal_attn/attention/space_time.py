@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import one_hot, scaled_dot_product_attention
 
-from temporal_attn.attention.fused import attend
+from temporal_attn.attention.fused import attend, scores_of, weights_of
 from temporal_attn.temporal.positions import RotaryTime
 
 __all__ = ["FactorisedSpaceTime", "JointSpaceTime", "SpaceAttention", "TimeAttention"]
@@ -116,7 +116,7 @@ class TimeAttention(nn.Module):
         x, mask, pts = inputs
         tokens, visible, seconds = self._sequences(x, mask, pts)
         q, k, _ = self.attention.project(tokens, seconds)
-        weights = (q @ k.mT).masked_fill(~visible[:, None, None], -torch.inf).softmax(-1)
+        weights = scores_of(q, k).masked_fill(~visible[:, None, None], -torch.inf).softmax(-1)
         return weights.view(x.shape[0], -1, *weights.shape[1:]).mean(1) * mask[:, None, :, None]
 
     @staticmethod
@@ -162,7 +162,7 @@ class SpaceAttention(nn.Module):
         """Weights (B, T, heads, queries, keys) over the cells of each frame."""
         x, mask = inputs
         q, k, _ = self.attention.project(_tokens(x, mask).flatten(0, 1))
-        weights = (q @ k.mT).softmax(-1)
+        weights = weights_of(q, k)
         return weights.view(*mask.shape, *weights.shape[1:]) * mask[..., None, None, None]
 
 
