@@ -9,6 +9,7 @@ import logging
 import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
+from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -186,8 +187,20 @@ def _run_command(name: str, words: list[str]) -> int:
         parser.add_argument(positional, metavar=metavar, help=command.words, **several)
     # Required arguments of a function would become positional; the commands name all but their inputs.
     parser.add_function_arguments(run, as_positional=False, skip={positional} if positional else set())
-    config: Any = parser.parse_args(words)
+    config: Any = parser.parse_args(_flags_with_values(words, run))
     return run(**config.as_dict())
+
+
+def _flags_with_values(words: list[str], run: Callable[..., int]) -> list[str]:
+    """A switch that stands alone is true: ``--strict`` means ``--strict=true``, which is what the parser wants."""
+    switches = {
+        f"--{name}" for name, known in signature(run, eval_str=True).parameters.items() if known.annotation is bool
+    }
+    alone = [
+        word in switches and (after.startswith("-") or not after)
+        for word, after in zip(words, [*words[1:], ""], strict=True)
+    ]
+    return [f"{word}=true" if is_alone else word for word, is_alone in zip(words, alone, strict=True)]
 
 
 def _run_lightning(words: list[str]) -> int:

@@ -376,3 +376,12 @@ def test_another_datamodules_package_is_noticed(tmp_path: Path) -> None:
     )
     assert done.returncode == 2
     assert "in the way" in done.stderr
+
+
+def test_a_switch_may_stand_alone(tiny_ucf: Path, tmp_path: Path) -> None:
+    """The tiny data set has no error but warnings, which only ``--strict`` turns into a failure."""
+    words = ["doctor", str(tiny_ucf / "root"), f"--cache_dir={tmp_path}", "--min_frames=99", "--workers=1"]
+    assert main(words) == 0
+    assert main([*words, "--strict"]) == 1
+    assert main([*words, "--strict", f"--json={tmp_path / 'found.json'}"]) == 1
+    assert main([*words, "--strict=false"]) == 0
