@@ -131,9 +131,9 @@ def weight_rows(net: nn.Module, maps: dict[str, Tensor], frames: list[Image]) ->
         if axes == "transform":
             rows.append(quadrilateral_row(title, frames, weights))
         elif axes == "places":
-            rows.append(place_row(f"{title}: attention received", frames, _received(weights, frames[0].shape)))
+            rows.append(place_row(f"{title} attention received".lstrip(), frames, _received(weights, frames[0].shape)))
         elif axes == "channels":
-            rows.append(channel_row(f"{title}: attention received", weights.mean((1, 2))))
+            rows.append(channel_row(f"{title} attention received".lstrip(), weights.mean((1, 2))))
         elif axes == "map" and weights.ndim == 4 and weights.shape[2] * weights.shape[3] > 1:
             rows.append(place_row(title, frames, weights.mean(1)))
         else:  # a weight for each channel, of each branch where there are several
