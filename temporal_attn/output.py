@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from temporal_attn.types import UserError
@@ -20,7 +21,7 @@ def writable_folder(path: str | Path, argument: str) -> Path:
         UserError: It cannot be written.
     """
     folder = Path(path)
-    probe = folder / ".writable"
+    probe = folder / f".writable-{os.getpid()}"  # of this process: several may try the same folder at once
     try:
         folder.mkdir(parents=True, exist_ok=True)
         probe.touch()

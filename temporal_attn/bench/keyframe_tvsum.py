@@ -75,12 +75,12 @@ def read_tvsum(path: str) -> list[Tensor]:
     Raises:
         UserError: h5py is not installed, or the file is not that of TVSum.
     """
+    if not Path(path).is_file():
+        raise UserError(f"tvsum: {path} does not exist; give ydata-tvsum50.mat of github.com/yalesong/tvsum")
     try:
         import h5py
     except ImportError:
-        raise UserError("suite tvsum reads a MATLAB file and needs h5py; pip install h5py") from None
-    if not Path(path).is_file():
-        raise UserError(f"tvsum: {path} does not exist; give ydata-tvsum50.mat of github.com/yalesong/tvsum")
+        raise UserError("suite tvsum reads a MATLAB file and needs h5py; pip install 'temporal-attn[tvsum]'") from None
     try:
         with h5py.File(path, "r") as file:
             references = file["tvsum50/user_anno"][:, 0]
