@@ -83,3 +83,24 @@ def images(name: str, number: int = 2, seed: int = 3) -> Tensor:
     sides = {"timm vit": (32, 48), **dict.fromkeys(("timm vit without class token", "timm deit", "timm eva"), (32, 32))}
     side = {**sides, "tv vit": (32, 32)}.get(name, (64, 64))
     return torch.randn(number, 3, *side, generator=torch.Generator().manual_seed(seed))
+
+
+def disturb(net: nn.Module) -> None:
+    """Attention that does something: no gate stays at its start."""
+    with torch.no_grad():
+        for name, parameter in net.named_parameters():
+            if "frame_attention" in name:
+                parameter.copy_(torch.randn_like(parameter) * 0.3)
+
+
+def hooks(net: nn.Module) -> list[object]:
+    return [hook for module in net.modules() for hook in module._forward_hooks.values()]
+
+
+class Two(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Conv2d(3, 8, 3), nn.Conv2d(8, 4, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.second(self.first(x).relu())

@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import copy
 import io
-import itertools
 import pickle
-from collections.abc import Callable, Iterator
 
 import pytest
 import timm
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from nets import NETS, images, make
+from nets import NETS, Two, disturb, hooks, images, make
 from torch import Tensor, nn
-from torchvision.models._utils import IntermediateLayerGetter
 
-from temporal_attn.attention import CBAM, attention_maps, build, insert_attention, remove_attention
+from temporal_attn.attention import attention_maps, insert_attention, remove_attention
 from temporal_attn.attention.insertion import _keys, inserted
 from temporal_attn.attention.places import places
 
@@ -36,18 +33,6 @@ PLACES = [(name, "block") for name in NETS] + [
     ("timm vit", "stage"),
     ("tv swin", "stage"),
 ]
-
-
-def disturb(net: nn.Module) -> None:
-    """Attention that does something: no gate stays at its start."""
-    with torch.no_grad():
-        for name, parameter in net.named_parameters():
-            if "frame_attention" in name:
-                parameter.copy_(torch.randn_like(parameter) * 0.3)
-
-
-def hooks(net: nn.Module) -> list[object]:
-    return [hook for module in net.modules() for hook in module._forward_hooks.values()]
 
 
 @pytest.mark.parametrize(("name", "at"), PLACES)
@@ -138,135 +123,6 @@ def test_stage_and_block_are_behind_what_they_name(at: str):
         torch.testing.assert_close(stage(x), attention[-1](twin[1](expected)))
 
 
-class Seen(nn.Module):
-    """Records the map that it is given, and changes it in a way that depends on the place."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.channels = channels
-
-    def forward(self, x: Tensor) -> Tensor:
-        self.map = x
-        places = torch.arange(x.shape[2] * x.shape[3], dtype=x.dtype).view(x.shape[2:])
-        return x * 2 + places
-
-
-def cells(height: int, width: int) -> Iterator[tuple[int, int, int]]:
-    return ((i * width + j, i, j) for i, j in itertools.product(range(height), range(width)))
-
-
-@pytest.mark.parametrize(
-    ("name", "block", "prefix", "grid"),
-    [
-        ("timm vit", "blocks.1", 3, (4, 6)),  # class token and two registers; not square
-        ("timm vit without class token", "blocks.1", 0, (4, 4)),
-        ("timm deit", "blocks.1", 2, (4, 4)),  # class and distillation token
-        ("timm eva", "blocks.1", 1, (4, 4)),
-        ("tv vit", "encoder.layers.encoder_layer_1", 1, (4, 4)),
-    ],
-)
-def test_tokens_are_a_map_and_those_in_front_stay(name: str, block: str, prefix: int, grid: tuple[int, int]):
-    net, x = make(name), images(name)
-    seen: list[Tensor] = []
-    handle = net.get_submodule(block).register_forward_hook(lambda _m, _i, out: seen.append(out))
-    with torch.no_grad():
-        net(x)
-        handle.remove()
-        insert_attention(net, "test_insertion.Seen", [block], gate=None)
-        net.get_submodule(block).register_forward_hook(lambda _m, _i, out: seen.append(out))
-        net(x)
-    before, after = seen
-    attention = net.get_submodule("frame_attention." + block.replace(".", "_") + ".attention")
-    assert before.shape[1] == prefix + grid[0] * grid[1]
-    assert attention.map.shape == (2, before.shape[2], *grid)
-    assert torch.equal(after[:, :prefix], before[:, :prefix])
-    for cell, i, j in cells(*grid):
-        assert torch.equal(attention.map[:, :, i, j], before[:, prefix + cell])
-        torch.testing.assert_close(after[:, prefix + cell], before[:, prefix + cell] * 2 + cell)
-
-
-@pytest.mark.parametrize("name", ["timm vit without class token", "timm vit", "tv vit"])
-def test_tokens_keep_their_strides_so_that_identity_is_exact(name: str):
-    net, x = make(name), images(name)
-    strides: list[list[tuple[int, ...]]] = [[], []]
-    with torch.no_grad():
-        for i in range(2):
-            blocks = [net.get_submodule(place) for place in places(net, "block")]
-            handles = [
-                block.register_forward_hook(lambda _m, _i, out, i=i: strides[i].append(out.stride()))
-                for block in blocks
-            ]
-            answer = net(x)
-            for handle in handles:
-                handle.remove()
-            if i == 0:
-                before = answer
-                insert_attention(net, "se", gate="identity")
-    assert strides[0] == strides[1]
-    assert torch.equal(answer, before)
-
-
-def test_the_grid_follows_the_image_where_a_net_takes_any():
-    torch.manual_seed(0)
-    net = timm.models.vision_transformer.VisionTransformer(
-        32, 8, embed_dim=16, depth=1, num_heads=2, dynamic_img_size=True
-    ).eval()
-    insert_attention(net, "test_insertion.Seen", gate=None)
-    for height, width in ((16, 72), (24, 48), (48, 24), (32, 32)):
-        net(torch.randn(1, 3, height, width))
-        attention = net.get_submodule("frame_attention.blocks_0.attention")
-        assert attention.map.shape == (1, 16, height // 8, width // 8)
-
-
-def test_a_block_by_itself_takes_the_grid_that_the_net_was_made_for():
-    net = insert_attention(make("timm vit"), "test_insertion.Seen", ["blocks.1"], gate=None)
-    net.blocks[1](torch.randn(1, 3 + 24, 16))
-    assert net.frame_attention.blocks_1.attention.map.shape == (1, 16, 4, 6)
-
-
-def test_dropped_patches_are_found_out():
-    net = timm.models.vision_transformer.VisionTransformer(
-        32, 8, embed_dim=16, depth=1, num_heads=2, patch_drop_rate=0.5
-    )
-    insert_attention(net)
-    net.eval()(torch.randn(2, 3, 32, 32))
-    with pytest.raises(ValueError, match=r"'blocks.0'.*do not drop patches"):
-        net.train()(torch.randn(2, 3, 32, 32))
-
-
-@pytest.mark.parametrize(("name", "block"), [("timm swin", "layers.1.blocks.0"), ("tv swin", "features.3.0")])
-def test_channels_last_maps_are_turned_and_turned_back(name: str, block: str):
-    net, x = make(name), images(name)
-    seen: list[Tensor] = []
-    handle = net.get_submodule(block).register_forward_hook(lambda _m, _i, out: seen.append(out))
-    with torch.no_grad():
-        net(x)
-        handle.remove()
-        insert_attention(net, "test_insertion.Seen", [block], gate=None)
-        net.get_submodule(block).register_forward_hook(lambda _m, _i, out: seen.append(out))
-        net(x)
-    before, after = seen
-    attention = net.get_submodule("frame_attention." + block.replace(".", "_") + ".attention")
-    height, width = before.shape[1:3]
-    assert attention.channels == before.shape[3]
-    for cell, i, j in cells(height, width):
-        assert torch.equal(attention.map[:, :, i, j], before[:, i, j])
-        torch.testing.assert_close(after[:, i, j], before[:, i, j] * 2 + cell)
-
-
-def test_a_square_of_as_many_channels_as_places_is_what_the_net_says_it_is():
-    torch.manual_seed(0)
-    net = timm.models.swin_transformer.SwinTransformer(
-        64, window_size=2, embed_dim=16, depths=(1,), num_heads=(2,), num_classes=5
-    )
-    insert_attention(net, "test_insertion.Seen", gate=None)  # 16 × 16 places of 16 channels
-    before = torch.randn(1, 16, 16, 16)
-    after = next(iter(inserted(net).values()))
-    torch.testing.assert_close(
-        after.act(net, (), before), before * 2 + torch.arange(256.0).view(16, 16, 1), msg="channels were not last"
-    )
-
-
 @pytest.mark.parametrize("name", ["timm resnet", "tv densenet", "timm convnext"])
 def test_channels_last_memory_is_kept(name: str):
     net, x = make(name), images(name)
@@ -312,15 +168,6 @@ def test_copies_are_whole_and_independent(name: str, way: str):
         remove_attention(twin)
         assert not hooks(twin)
         assert torch.equal(net(x), before)
-
-
-class Two(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.first, self.second = nn.Conv2d(3, 8, 3), nn.Conv2d(8, 4, 3)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.second(self.first(x).relu())
 
 
 LAYOUTS = {
@@ -449,191 +296,3 @@ def test_every_place_has_a_key_of_its_own(names: set[str]):
 
 
 # -- what does not fit ----------------------------------------------------------------------------------------------
-
-
-class WithUnused(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.used = nn.Conv2d(3, 4, 1)
-        self.spare = nn.Conv2d(3, 4, 1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.used(x).mean((2, 3))
-
-
-@pytest.mark.parametrize(
-    ("arguments", "words"),
-    [
-        ({"at": "layer"}, "is not known; use 'conv'"),
-        ({"at": "stage", "stages": [0, 5]}, r"\[0, 5\] do not exist"),
-        ({"at": ["layer1", "layer1"]}, "twice"),
-        ({"at": ["layer9"]}, "layer9"),
-        (
-            {"at": ["fc"]},
-            r"'fc' does not return.*shape \(1, 5\); name modules whose output is a map, or use at='stage'",
-        ),
-        ({"name": "sebam"}, "choose one of"),
-        ({"name": "se", "reduction": 0}, "reduction"),
-        ({"gate": "tanh"}, "choose one of"),
-        ({"name": "torchvision.ops.SqueezeExcitation", "squeeze_channels": 4}, r"gate=None \(attention_gate: null\)"),
-        ({"image_size": (2, 0)}, r"blank image \(1, 3, 2, 0\).*image_size=\(height, width\)"),
-    ],
-)
-def test_what_does_not_fit_is_named_and_leaves_the_net_as_it_was(arguments: dict[str, object], words: str):
-    net, x = make("timm resnet"), images("timm resnet")
-    modes = [module.training for module in net.modules()]
-    with torch.no_grad():
-        before = net(x)
-    with pytest.raises(ValueError, match=words) as caught:
-        insert_attention(net, **arguments)  # type: ignore[arg-type]
-    assert "\n" not in str(caught.value)
-    assert not hasattr(net, "frame_attention")
-    assert not hooks(net)
-    assert [module.training for module in net.modules()] == modes
-    with torch.no_grad():
-        assert torch.equal(net(x), before)
-
-
-class Picky(nn.Module):
-    """Fits the first places of a net and not the last."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        if channels > 64:
-            raise ValueError("too wide")
-
-
-def test_a_mechanism_that_fits_only_some_places_leaves_no_trace():
-    net = make("timm resnet")
-    with pytest.raises(ValueError, match="too wide"):
-        insert_attention(net, "test_insertion.Picky", gate=None)
-    assert not hooks(net)
-    assert not hasattr(net, "frame_attention")
-
-
-def test_a_module_that_the_net_does_not_use_is_refused():
-    with pytest.raises(ValueError, match=r"'spare'.*not used"):
-        insert_attention(WithUnused(), at=["spare"])
-
-
-class Children(nn.Module):
-    """Runs its children in a row."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.first, self.second = nn.Conv2d(3, 4, 1), nn.Conv2d(4, 4, 1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        for child in self.children():
-            x = child(x)
-        return x
-
-
-class Every(Children):
-    """Returns what each child makes of the image."""
-
-    def forward(self, x: Tensor) -> list[Tensor]:
-        return list(itertools.accumulate(self.children(), lambda x, child: child(x), initial=x))
-
-
-class Unpacked(Children):
-    """Counts its children."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        first, second = self.children()
-        out: Tensor = second(first(x))
-        return out
-
-
-@pytest.mark.parametrize(
-    ("make_net", "at"),
-    [
-        (Children, ["first"]),
-        (lambda: nn.Sequential(nn.Conv2d(3, 4, 1), nn.Conv2d(4, 4, 1)), ["0"]),
-        (lambda: timm.create_model("test_resnet", features_only=True), "block"),
-        (lambda: IntermediateLayerGetter(make("tv resnet"), {"layer1": "a", "layer3": "b"}), ["layer1", "layer2"]),
-    ],
-    ids=["children", "chain", "features_only", "IntermediateLayerGetter"],
-)
-def test_nets_that_run_their_children_pass_through_the_new_modules(make_net: Callable[[], nn.Module], at: list[str]):
-    torch.manual_seed(0)
-    net, x = make_net().eval(), torch.randn(2, 3, 32, 32)
-
-    def answers() -> list[Tensor]:
-        answer = net(x)
-        return list(answer.values()) if isinstance(answer, dict) else [*answer]
-
-    with torch.no_grad():
-        before = answers()
-        insert_attention(net, at=at, gate="identity")
-        torch.testing.assert_close(answers(), before, atol=1e-6, rtol=1e-6)
-        disturb(net)
-        assert not torch.allclose(answers()[-1], before[-1], atol=1e-4)
-        remove_attention(net)
-        assert all(map(torch.equal, answers(), before))
-
-
-@pytest.mark.parametrize(("kind", "words"), [(Unpacked, "too many values"), (Every, "other shapes")])
-def test_nets_that_cannot_have_another_child_are_refused_and_left_alone(kind: type[nn.Module], words: str):
-    net = kind()
-    with pytest.raises(ValueError, match=rf"{kind.__name__} does not run with attention 'cbam' inside.*{words}"):
-        insert_attention(net, at=["first"])
-    assert not hooks(net)
-    assert not hasattr(net, "frame_attention")
-
-
-@pytest.mark.parametrize("channels", [1, 4])
-def test_the_blank_image_has_the_channels_that_the_net_takes(channels: int):
-    net = insert_attention(timm.create_model("test_resnet", in_chans=channels, num_classes=5))
-    assert net(torch.randn(2, channels, 64, 64)).shape == (2, 5)
-    grouped = nn.Sequential(nn.Conv2d(channels, 8, 1, groups=channels))
-    assert insert_attention(grouped, at=["0"])(torch.randn(2, channels, 4, 4)).shape == (2, 8, 4, 4)
-
-
-class TwoInputs(Two):
-    def forward(self, x: Tensor, y: Tensor) -> Tensor:
-        return super().forward(x + y)
-
-
-class Reordered(nn.Module):
-    """Its first convolution is not the one that takes the image."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.second, self.first = nn.Conv2d(8, 4, 3), nn.Conv2d(3, 8, 3)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.second(self.first(x))
-
-
-@pytest.mark.parametrize(("kind", "words"), [(TwoInputs, "'y'"), (Reordered, "channels")])
-def test_a_size_is_asked_for_only_where_it_may_be_wrong(kind: type[nn.Module], words: str):
-    with pytest.raises(ValueError, match=rf"{words}.*one batch of images") as caught:
-        insert_attention(kind(), at=["first"])
-    assert "image_size" not in str(caught.value)
-
-
-def test_twice_is_refused_and_so_is_removing_nothing():
-    net = insert_attention(make("timm resnet"))
-    with pytest.raises(ValueError, match="remove_attention"):
-        insert_attention(net)
-    remove_attention(net)
-    with pytest.raises(ValueError, match="no inserted attention"):
-        remove_attention(net)
-    insert_attention(net)  # and there is a way back
-
-
-def test_without_a_gate_argument_a_mechanism_has_that_of_its_paper():
-    net = insert_attention(make("timm resnet"), "cbam", "stage", gate=None)
-    kinds = {module.kind for module in net.frame_attention.modules() if hasattr(module, "kind")}
-    assert kinds == {build("cbam", 8).channel_gate.kind} == {"sigmoid"}
-    assert sum(type(module) is CBAM for module in net.modules()) == 4
-
-
-def test_a_class_of_another_package_needs_no_gate():
-    net, x = make("timm resnet"), images("timm resnet")
-    with torch.no_grad():
-        before = net(x)
-        insert_attention(net, "torchvision.ops.SqueezeExcitation", "norm", gate=None, squeeze_channels=4)
-        assert not torch.allclose(net(x), before)
-        assert torch.equal(remove_attention(net)(x), before)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 
 import torch
@@ -15,7 +16,7 @@ from temporal_attn.temporal.blocks import SelfAttentionBlock
 from temporal_attn.types import ModelOutput
 
 
-class Head(nn.Module):
+class Head(nn.Module, ABC):
     """A head with planted logits; a token is what its frame says for each class, (B, T, K)."""
 
     def __init__(self, bias: list[float]) -> None:
@@ -33,8 +34,9 @@ class Head(nn.Module):
         weights = mask.float() / mask.sum(1, keepdim=True).clamp(min=1)
         return ModelOutput(self.bias + self.evidence(tokens, mask, pts), weights)
 
+    @abstractmethod
     def evidence(self, tokens: Tensor, mask: Tensor, pts: Tensor | None) -> Tensor:
-        raise NotImplementedError
+        """Logits (B, K) that the frames add."""
 
 
 class Additive(Head):
