@@ -13,7 +13,7 @@ from datamodules.decoding import SafeOpener
 from datamodules.files import expand_paths
 from datamodules.frame_store import FrameSettings, FrameStore, fill_frame_store
 from datamodules.manifest import Manifest
-from temporal_attn.bench.timing import check_writable, write_json
+from temporal_attn.bench.results import check_writable, write_json
 from temporal_attn.experiment import load_experiment
 from temporal_attn.types import UserError
 

@@ -136,7 +136,10 @@ def weight_rows(net: nn.Module, maps: dict[str, Tensor], frames: list[Image]) ->
             rows.append(channel_row(f"{title} attention received".lstrip(), weights.mean((1, 2))))
         elif axes == "map" and weights.ndim == 4 and weights.shape[2] * weights.shape[3] > 1:
             rows.append(place_row(title, frames, weights.mean(1)))
-        else:  # a weight for each channel, of each branch where there are several
+        elif axes == "branches":
+            several = f"{title}, {weights.shape[1]} branches after each other"
+            rows.append(channel_row(several, weights.reshape(len(weights), -1)))
+        else:
             rows.append(channel_row(title, weights.reshape(len(weights), -1)))
     return rows
 

@@ -14,8 +14,10 @@ from mechanisms import maps, randomise
 from torch import Tensor, nn
 
 from temporal_attn.attention import CBAM, Gate, attention_maps
-from temporal_attn.attention.cbam import ORDERS, ChannelLogits, SpatialLogits
+from temporal_attn.attention.cbam import ORDERS
+from temporal_attn.attention.channel import ChannelLogits
 from temporal_attn.attention.gates import GATES
+from temporal_attn.attention.spatial import SpatialLogits
 
 CASES = list(itertools.product(ORDERS, GATES))
 

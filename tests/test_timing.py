@@ -13,7 +13,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from temporal_attn.bench import timing
+from temporal_attn.bench import results, timing
 from temporal_attn.bench.roof import memory_roof
 from temporal_attn.types import UserError
 
@@ -126,14 +126,14 @@ def test_machine_is_described():
 
 def test_results_begin_with_their_schema(tmp_path: Path):
     path = tmp_path / "out.json"
-    timing.check_writable(str(path))
-    timing.write_json(str(path), "some/1", rows=[1, 2])
+    results.check_writable(str(path))
+    results.write_json(str(path), "some/1", rows=[1, 2])
     assert list(json.loads(path.read_text()).items()) == [("schema", "some/1"), ("rows", [1, 2])]
 
 
 def test_a_place_that_cannot_be_written_is_named(tmp_path: Path):
     with pytest.raises(UserError, match="absent"):
-        timing.check_writable(str(tmp_path / "absent" / "out.json"))
+        results.check_writable(str(tmp_path / "absent" / "out.json"))
 
 
 def test_roof_is_of_this_world():

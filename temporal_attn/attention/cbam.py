@@ -7,84 +7,16 @@ has the account; the milliseconds below are CPU time for the maps of the four st
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
-from torch.nn.functional import conv2d, linear
 
+from temporal_attn.attention.channel import ChannelLogits
 from temporal_attn.attention.gates import Gate, start_at_zero
-from temporal_attn.attention.norm import BatchNorm2d
-from temporal_attn.attention.pooling import mean_and_max
 from temporal_attn.attention.reweighting import joint_logits
+from temporal_attn.attention.spatial import SpatialLogits
 
-__all__ = ["CBAM", "ChannelLogits", "SpatialLogits"]
+__all__ = ["CBAM"]
 
 ORDERS = ("cs", "sc", "parallel", "c", "s")
-
-
-class ChannelLogits(nn.Module):
-    """Channel logits from the average- and the max-pooled map through one shared MLP.
-
-    Args:
-        channels: C of the input.
-        reduction: Width of the MLP is C // reduction, at least 1.
-        bias: Whether the MLP has biases, as the authors' code has.
-
-    Shape:
-        input (B, C, H, W), output (B, C, 1, 1).
-    """
-
-    def __init__(self, channels: int, reduction: int = 16, bias: bool = True) -> None:
-        super().__init__()
-        hidden = max(1, channels // reduction)
-        self.down = nn.Conv2d(channels, hidden, 1, bias=bias)
-        self.up = nn.Conv2d(hidden, channels, 1, bias=bias)
-        if bias:
-            nn.init.zeros_(self.down.bias)  # type: ignore[arg-type]
-            nn.init.zeros_(self.up.bias)  # type: ignore[arg-type]
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Logits (B, C, 1, 1) of maps (B, C, H, W)."""
-        # The weights are those of 1×1 convolutions, as in published checkpoints, but a convolution of one place takes
-        # 1.5 to 8 times as long as a matrix product. One product makes both hidden layers, and because the MLP is
-        # linear after its ReLU, they are summed before `up`.
-        hidden = torch.relu(linear(mean_and_max(x), self.down.weight.flatten(1), self.down.bias)).sum(1)
-        twice = None if self.up.bias is None else 2 * self.up.bias
-        return linear(hidden, self.up.weight.flatten(1), twice)[:, :, None, None]
-
-
-class SpatialLogits(nn.Module):
-    """Spatial logits from the mean and the maximum over channels.
-
-    Args:
-        kernel_size: Side of the convolution, odd.
-
-    Shape:
-        input (B, C, H, W), output (B, 1, H, W). As in the authors' code, the normalisation's weight starts at 0, so the
-        logits start at 0 everywhere, and the convolution with He's normal distribution by its fan-out.
-
-    Raises:
-        ValueError: The kernel is not odd and positive.
-    """
-
-    def __init__(self, kernel_size: int = 7) -> None:
-        super().__init__()
-        if kernel_size < 1 or kernel_size % 2 == 0:
-            raise ValueError(f"kernel_size of the spatial gate must be odd and positive, got {kernel_size}")
-        self.conv = nn.Conv2d(2, 1, kernel_size, padding=kernel_size // 2, bias=False)
-        self.norm = BatchNorm2d(1, momentum=0.01)
-        nn.init.kaiming_normal_(self.conv.weight, mode="fan_out")
-        nn.init.zeros_(self.norm.weight)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Logits (B, 1, H, W) of maps (B, C, H, W)."""
-        pooled = torch.cat((x.mean(1, keepdim=True), x.amax(1, keepdim=True)), dim=1)
-        # A single output channel leaves the lanes of a vector empty. So each row of the kernel becomes an output
-        # channel, and the rows are summed where they meet: 0.75 ms instead of 1.7 when compiled.
-        rows = conv2d(pooled, self.conv.weight[0].transpose(0, 1).unsqueeze(2), padding=self.conv.padding)
-        height = x.shape[2]
-        summed = sum(rows[:, i : i + 1, i : i + height] for i in range(rows.shape[1]))
-        out: Tensor = self.norm(summed)
-        return out
 
 
 class CBAM(nn.Module):

@@ -6,11 +6,21 @@ import math
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import linear
 
-from temporal_attn.attention.cbam import ChannelLogits
+from temporal_attn.attention.pooling import mean_and_max
 from temporal_attn.attention.reweighting import Reweighting
 
-__all__ = ["ECA", "SE", "ChannelConvLogits", "ChannelGate", "ChannelMLP", "ChannelMLPLogits", "bottleneck_width"]
+__all__ = [
+    "ECA",
+    "SE",
+    "ChannelConvLogits",
+    "ChannelGate",
+    "ChannelLogits",
+    "ChannelMLP",
+    "ChannelMLPLogits",
+    "bottleneck_width",
+]
 
 SOURCES = ("average", "max", "both", "conv1d")
 
@@ -102,6 +112,40 @@ class ChannelMLPLogits(nn.Module):
     def extra_repr(self) -> str:
         """Show the pooling when the net is printed."""
         return "maximum" if self.maximum else "average"
+
+
+class ChannelLogits(nn.Module):
+    """Channel logits from the average- and the max-pooled map through one shared MLP.
+
+    Args:
+        channels: C of the input.
+        reduction: Width of the MLP is C // reduction, at least 1.
+        bias: Whether the MLP has biases, as the authors' code has.
+
+    Shape:
+        input (B, C, H, W), output (B, C, 1, 1).
+
+    Raises:
+        ValueError: Channels or reduction is not positive.
+    """
+
+    def __init__(self, channels: int, reduction: int = 16, bias: bool = True) -> None:
+        super().__init__()
+        hidden = bottleneck_width(channels, reduction)
+        self.down = nn.Conv2d(channels, hidden, 1, bias=bias)
+        self.up = nn.Conv2d(hidden, channels, 1, bias=bias)
+        if bias:
+            nn.init.zeros_(self.down.bias)  # type: ignore[arg-type]
+            nn.init.zeros_(self.up.bias)  # type: ignore[arg-type]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits (B, C, 1, 1) of maps (B, C, H, W)."""
+        # The weights are those of 1×1 convolutions, as in published checkpoints, but a convolution of one place takes
+        # 1.5 to 8 times as long as a matrix product. One product makes both hidden layers, and because the MLP is
+        # linear after its ReLU, they are summed before `up`.
+        hidden = torch.relu(linear(mean_and_max(x), self.down.weight.flatten(1), self.down.bias)).sum(1)
+        twice = None if self.up.bias is None else 2 * self.up.bias
+        return linear(hidden, self.up.weight.flatten(1), twice)[:, :, None, None]
 
 
 class ChannelConvLogits(nn.Module):

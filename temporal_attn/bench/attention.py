@@ -21,9 +21,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from temporal_attn.attention import insert_attention
 from temporal_attn.attention import names as known_mechanisms
 from temporal_attn.bench.attention_references import Reference, references
-from temporal_attn.bench.results import Results
+from temporal_attn.bench.results import Results, check_writable
 from temporal_attn.bench.roof import memory_roof
-from temporal_attn.bench.timing import Times, check_writable, cpp_compiler, interleave, machine, ratio
+from temporal_attn.bench.timing import Times, cpp_compiler, interleave, machine, ratio
 from temporal_attn.types import UserError
 
 __all__ = ["bench_attention"]

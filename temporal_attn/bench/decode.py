@@ -22,8 +22,9 @@ import numpy as np
 from datamodules.files import scan_videos
 from datamodules.readers import scan_video
 from temporal_attn.bench.decode_workers import compare_workers
+from temporal_attn.bench.results import check_writable, write_json
 from temporal_attn.bench.stores import store_rows
-from temporal_attn.bench.timing import check_writable, machine, paired_ratio, write_json
+from temporal_attn.bench.timing import machine, paired_ratio
 from temporal_attn.bench.video_files import encode_files, kind_of
 from temporal_attn.bench.video_readers import Clip, Frames, Reference, contestants, mean_cells, sequential_reference
 from temporal_attn.types import UserError, VideoError

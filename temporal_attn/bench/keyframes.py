@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
-from temporal_attn.bench.timing import check_writable, machine, write_json
+from temporal_attn.bench.results import check_writable, write_json
+from temporal_attn.bench.timing import machine
 from temporal_attn.output import writable_folder
 from temporal_attn.types import UserError
 

@@ -29,7 +29,8 @@ from datamodules.cache import CachedFeatures
 from datamodules.dataset import DecodedClips, VideoDataset
 from datamodules.decoding import SafeOpener
 from datamodules.frame_store import FrameSettings, FrameStore, fill_frame_store
-from temporal_attn.bench.timing import check_writable, machine, paired_ratio, write_json
+from temporal_attn.bench.results import check_writable, write_json
+from temporal_attn.bench.timing import machine, paired_ratio
 from temporal_attn.experiment import Experiment, load_experiment
 from temporal_attn.model import VideoClassifier
 from temporal_attn.types import UserError, VideoBatch

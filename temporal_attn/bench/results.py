@@ -1,4 +1,4 @@
-"""Results of a long benchmark: written part by part, so that a run that was stopped goes on where it was."""
+"""Files of results: tried before the work, there whole or not at all, and of long runs written part by part."""
 
 from __future__ import annotations
 
@@ -9,11 +9,37 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from temporal_attn.bench.timing import write_json
+from datamodules.atomic import write_atomically
+from temporal_attn.types import UserError
 
-__all__ = ["Results"]
+__all__ = ["Results", "check_writable", "write_json"]
 
 _Row = dict[str, Any]
+
+
+def check_writable(path: str) -> None:
+    """Find out before the work begins whether the results can be written.
+
+    Raises:
+        UserError: They cannot.
+    """
+    try:
+        with open(path, "a", encoding="utf-8"):
+            pass
+    except OSError as error:
+        raise UserError(f"json: {path} cannot be written ({error.strerror})") from None
+
+
+def write_json(path: str, schema: str, **content: Any) -> None:  # noqa: ANN401
+    """Write results with their schema first; the file appears whole or not at all.
+
+    Args:
+        path: The file.
+        schema: Name and version of the format.
+        content: What JSON can hold.
+    """
+    text = json.dumps({"schema": schema, **content}, indent=2) + "\n"
+    write_atomically(Path(path), text.encode())
 
 
 class Results:

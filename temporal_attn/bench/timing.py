@@ -7,7 +7,6 @@ threads of this process and the ratio within a round.
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import platform
@@ -23,19 +22,14 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from datamodules.atomic import write_atomically
-from temporal_attn.types import UserError
-
 __all__ = [
     "Ratio",
     "Times",
-    "check_writable",
     "cpp_compiler",
     "interleave",
     "machine",
     "paired_ratio",
     "ratio",
-    "write_json",
 ]
 
 Times = npt.NDArray[np.float64]
@@ -171,31 +165,6 @@ def machine(*packages: str) -> dict[str, Any]:
         "python": platform.python_version(),
         "versions": versions,
     }
-
-
-def check_writable(path: str) -> None:
-    """Find out before the work begins whether the results can be written.
-
-    Raises:
-        UserError: They cannot.
-    """
-    try:
-        with open(path, "a", encoding="utf-8"):
-            pass
-    except OSError as error:
-        raise UserError(f"json: {path} cannot be written ({error.strerror})") from None
-
-
-def write_json(path: str, schema: str, **content: Any) -> None:  # noqa: ANN401
-    """Write results with their schema first; the file appears whole or not at all.
-
-    Args:
-        path: The file.
-        schema: Name and version of the format.
-        content: What JSON can hold.
-    """
-    text = json.dumps({"schema": schema, **content}, indent=2) + "\n"
-    write_atomically(Path(path), text.encode())
 
 
 def _processor() -> str:
