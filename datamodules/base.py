@@ -56,7 +56,7 @@ class VideoDataModule(pl.LightningDataModule, ABC):
         clip: How frames are picked and sized.
         augment: What training does to clips.
         loader: Batch size and workers, and what care is taken of files that may be broken.
-        reader: ``auto``, or one engine for all files: ``decord`` or ``pyav``.
+        reader: ``auto``, or one engine for all files: ``decord``, ``pyav`` or ``torchcodec``.
         seed: Decides the split, the order of epochs, and every random draw.
         cache_dir: Folder for what callbacks may store of the data set, and where `temporal-attn doctor` may have left
             its manifest; None stores nothing.
@@ -71,7 +71,7 @@ class VideoDataModule(pl.LightningDataModule, ABC):
         clip: ClipOptions = ClipOptions(),
         augment: AugmentOptions = AugmentOptions(),
         loader: LoaderOptions = LoaderOptions(),
-        reader: Literal["auto", "decord", "pyav"] = "auto",
+        reader: Literal["auto", "decord", "pyav", "torchcodec"] = "auto",
         seed: int = 0,
         cache_dir: str | None = None,
         predict_paths: Sequence[str] | None = None,

@@ -71,7 +71,7 @@ class FolderDataModule(VideoDataModule):
         clip: ClipOptions = ClipOptions(),
         augment: AugmentOptions = AugmentOptions(),
         loader: LoaderOptions = LoaderOptions(),
-        reader: Literal["auto", "decord", "pyav"] = "auto",
+        reader: Literal["auto", "decord", "pyav", "torchcodec"] = "auto",
         seed: int = 0,
         cache_dir: str | None = None,
         predict_paths: Sequence[str] | None = None,

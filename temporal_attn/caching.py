@@ -31,7 +31,7 @@ def cache_frames(
     quality: int = 90,
     max_frames: int | None = None,
     max_gb: float | None = None,
-    reader: Literal["auto", "decord", "pyav"] = "auto",
+    reader: Literal["auto", "decord", "pyav", "torchcodec"] = "auto",
     workers: int | None = None,
     decode_timeout: float = 60.0,
     cache_dir: str | None = None,

@@ -65,7 +65,7 @@ class SyntheticDataModule(VideoDataModule):
         clip: How frames are picked and sized. The default takes every frame.
         augment: What training does to clips. A flip would turn left into right, so the default has none.
         loader: Batch size and workers.
-        reader: ``auto``, or one engine for all files: ``decord`` or ``pyav``.
+        reader: ``auto``, or one engine for all files: ``decord``, ``pyav`` or ``torchcodec``.
         seed: Decides the order of epochs, and every random draw of training.
         cache_dir: Folder for what callbacks may store of the data set; None stores nothing.
         predict_paths: Files, folders and glob patterns of `predict`; None predicts on the test part.
@@ -86,7 +86,7 @@ class SyntheticDataModule(VideoDataModule):
         clip: ClipOptions = ClipOptions(num_frames=16, resize=64, crop=64),
         augment: AugmentOptions = AugmentOptions(scale=(1.0, 1.0), ratio=(1.0, 1.0), flip=0.0),
         loader: LoaderOptions = LoaderOptions(),
-        reader: Literal["auto", "decord", "pyav"] = "auto",
+        reader: Literal["auto", "decord", "pyav", "torchcodec"] = "auto",
         seed: int = 0,
         cache_dir: str | None = None,
         predict_paths: Sequence[str] | None = None,
