@@ -184,7 +184,7 @@ class VideoDataModule(pl.LightningDataModule, ABC):
             self._open_video,
             len(self.class_names) if self._is_multi_label else None,
             self.augment.options.jitter,
-            self.clip.views if split == "test" else ONE_VIEW,
+            self.clip.views if split in ("test", "predict") else ONE_VIEW,
         )
         known = self._datasets.get(split)
         if known is not None and (known.records, known.clip) == (dataset.records, dataset.clip):

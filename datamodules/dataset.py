@@ -18,11 +18,11 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from datamodules.decoding import VideoOpener
-from datamodules.frames import Indices, Mask, Seconds, clip_indices
+from datamodules.frames import Indices, Mask, Seconds, clip_indices, lagged_indices
 from datamodules.readers import open_reader
 from datamodules.records import RecordTable
 from datamodules.samplers import Visit
-from datamodules.views import ONE_VIEW, Views, crop_views
+from datamodules.views import ONE_VIEW, Views, crop_size, crop_views
 from temporal_attn.types import ClipSpec, FailedVideo, VideoBatch, VideoError, VideoRecord
 
 __all__ = ["ClipItem", "ClipSource", "DecodedClips", "VideoDataset", "collate_clips", "load_clip"]
@@ -36,7 +36,7 @@ class ClipItem(TypedDict, total=False):
     Several views of one video have a leading dimension V in the tensors of their frames; all else holds for each view.
 
     Keys:
-        video: (T, C, H, W) uint8 RGB; or instead of it
+        video: (T, C, H, W) uint8 RGB, see `VideoBatch`; or instead of it
         features: (T, ...), what a frozen part of a backbone made of the frames.
         mask: (T,) bool, True = a real frame; padding repeats the last real one.
         pts: (T,) float32, seconds of each frame in its file.
@@ -114,16 +114,19 @@ class DecodedClips:
         with self.open_video(record.path, self.reader, self.clip["resize"]) as video:
             own = _frames_between(video.pts, record)
             indices, mask = self._sample(video.pts[own], rng)
-            indices += own.start
+            together = [indices]
+            if lag := self.clip.get("lag", 0.0):
+                together = [*lagged_indices(video.pts[own], indices, lag)]
+            indices = together[0] + own.start
             pts = video.pts[indices]
-            wanted, place = np.unique(indices, return_inverse=True)
+            wanted, place = np.unique(np.stack(together, -1) + own.start, return_inverse=True)
             frames = torch.from_numpy(video.get_batch(wanted.tolist())).permute(0, 3, 1, 2)
             stored = getattr(video, "frame_index", None)  # a store that holds some frames knows which they are
         crops = frames[None] if self.train else crop_views(frames, self.clip["crop"], self.views.num_crops)
-        own_frames = torch.from_numpy(place.reshape(indices.shape))
+        chosen = crops[:, torch.from_numpy(place.reshape(*indices.shape, len(together)))]
         frame_index = indices if stored is None else stored[indices]
         fields = {
-            "video": crops[:, own_frames].transpose(0, 1).flatten(0, 1).contiguous(),
+            "video": chosen.flatten(3, 4).transpose(0, 1).flatten(0, 1).contiguous(),
             "mask": torch.from_numpy(mask).repeat_interleave(len(crops), dim=0),
             "pts": torch.from_numpy(pts).float().repeat_interleave(len(crops), dim=0),
             "frame_index": torch.from_numpy(frame_index).repeat_interleave(len(crops), dim=0),
@@ -271,7 +274,8 @@ def collate_clips(
     """
     failed = [cast(FailedVideo, item) for item in items if "reason" in item]
     clips = [clip for item in items if "reason" not in item for clip in _each_view(item)]
-    num_frames, side = (clip["num_frames"], clip["crop"]) if clip else (0, 0)
+    num_frames, size = (clip["num_frames"], crop_size(clip["crop"])) if clip else (0, (0, 0))
+    channels = 6 if clip and clip.get("lag", 0.0) else 3
     batch = VideoBatch(
         mask=_stack([item["mask"] for item in clips], torch.empty(0, num_frames).bool()),
         pts=_stack([item["pts"] for item in clips], torch.empty(0, num_frames)),
@@ -287,7 +291,7 @@ def collate_clips(
     if clips and "features" in clips[0]:
         batch["features"] = torch.stack([item["features"] for item in clips])
     else:
-        empty = torch.empty(0, num_frames, 3, side, side, dtype=torch.uint8)
+        empty = torch.empty(0, num_frames, channels, *size, dtype=torch.uint8)
         batch["video"] = _stack_frames([item["video"] for item in clips], empty)
     return batch
 

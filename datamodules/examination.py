@@ -18,11 +18,14 @@ from datamodules.readers.scan import scan_video
 from datamodules.sandbox import Incident, Sandbox
 from temporal_attn.types import VideoError
 
-__all__ = ["Examination", "Problem", "examine", "examine_safely"]
+__all__ = ["Examination", "Problem", "examine", "examine_safely", "thumbnail_of"]
 
-Problem = Literal["", "unreadable", "hanging", "crashing", "truncated", "damaged", "over-reported"]
+Problem = Literal[
+    "", "unreadable", "hanging", "crashing", "truncated", "damaged", "over-reported", "mixed-size", "misnumbered"
+]
 """What is wrong with a file, empty for nothing: it cannot be read; its decoder hangs, or crashes; fewer frames decode
-than it claims; its decoder reports damage; its header counts one frame too many, as many undamaged AVI files do."""
+than it claims; its decoder reports damage; its header counts one frame too many, as many undamaged AVI files do. Of a
+folder of images: they differ in size; numbers are missing or appear twice."""
 
 _THUMBNAIL = 96
 _BLOCK = 1 << 20
@@ -43,7 +46,7 @@ class Examination:
         seconds: Duration.
         height: Pixels of an upright frame.
         width: Likewise.
-        index: Stored `VideoIndex`, None for a file that cannot be read.
+        index: Stored `VideoIndex`, None for a file that cannot be read, empty for a folder of images, which needs none.
         digest: SHA-256 of the content, empty for a file that cannot be opened.
         print: See `datamodules.fingerprint`, empty for a file that cannot be read.
         thumbnail: The middle frame as JPEG, empty for a file that cannot be read.
@@ -127,7 +130,7 @@ def examine(path: str, size: int, mtime_ns: int) -> Examination:
         index=index.to_bytes(),
         digest=_digest(path),
         print=fingerprint(frames),
-        thumbnail=_thumbnail(frames[len(frames) // 2]),
+        thumbnail=thumbnail_of(frames[len(frames) // 2]),
     )
 
 
@@ -170,7 +173,8 @@ def _digest(path: str) -> bytes:
     return digest.digest()
 
 
-def _thumbnail(frame: npt.NDArray[np.uint8]) -> bytes:
+def thumbnail_of(frame: npt.NDArray[np.uint8]) -> bytes:
+    """A small JPEG of an (H, W, 3) frame."""
     from PIL import Image
 
     image = Image.fromarray(frame)

@@ -36,14 +36,16 @@ class VideoFiles:
         self.allow_outside = allow_outside
         self.names: list[str] = []
         """Sorted paths of the video files, relative to the root, ``/`` between folders."""
+        self.image_folders: list[str] = []
+        """Likewise of the folders of images."""
         self._by_key: dict[str, list[str]] = defaultdict(list)
         self._by_stem: dict[str, list[str]] = defaultdict(list)
         for found in _walk(self.root, allow_outside):
-            if not found.is_frames:
-                self.names.append(found.name)
+            (self.image_folders if found.is_frames else self.names).append(found.name)
             self._by_key[_key(found.name)].append(found.name)
             self._by_stem[PurePosixPath(stem_of(found.name)).name].append(found.name)
         self.names.sort()
+        self.image_folders.sort()
 
     def __str__(self) -> str:
         """What was found, for messages that say what was expected instead."""

@@ -19,6 +19,7 @@ __all__ = [
     "clip_indices",
     "dense_indices",
     "jittered_indices",
+    "lagged_indices",
     "seconds_indices",
     "symmetric_indices",
     "uniform_indices",
@@ -219,6 +220,30 @@ def seconds_indices(
     shown = np.searchsorted(pts, moments + _TOLERANCE, side="right") - 1
     indices, mask = _padded(shown, num_frames)
     return indices, mask | repeat_short
+
+
+def lagged_indices(pts: Seconds, indices: Indices, lag: float) -> tuple[Indices, Indices]:
+    """Each frame and the one that is shown `lag` seconds later.
+
+    Near the end, where none is, the pair is moved back as far as it has to; in a video that is shorter than `lag` it is
+    the first frame and the last.
+
+    Args:
+        pts: (length,) seconds at which each frame appears, ascending.
+        indices: Frames, of any shape.
+        lag: Seconds, not negative. Where no frame is as much later, the next one after it counts.
+
+    Returns:
+        The frames, and those after them, both of the shape of `indices`.
+
+    Example:
+        >>> lagged_indices(np.arange(5) / 10, np.array([0, 2, 4]), lag=0.1)
+        (array([0, 2, 3]), array([1, 3, 4]))
+    """
+    latest = max(0, int(np.searchsorted(pts, pts[-1] - lag + _TOLERANCE, side="right")) - 1)
+    first = np.minimum(indices, latest)
+    second = np.searchsorted(pts, pts[first] + lag - _TOLERANCE, side="left")
+    return first, np.minimum(second, len(pts) - 1)
 
 
 def jittered_indices(indices: Indices, mask: Mask, length: int, reach: float, rng: np.random.Generator) -> Indices:

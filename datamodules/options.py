@@ -13,7 +13,7 @@ from typing import Literal
 
 import torch
 
-from datamodules.views import Views
+from datamodules.views import Views, crop_size
 from temporal_attn.types import ClipSpec, UserError
 
 __all__ = ["AugmentOptions", "ClipOptions", "LoaderOptions"]
@@ -32,15 +32,18 @@ class ClipOptions:
         stride: Frames from one sample of ``dense`` to the next.
         fps: Samples of ``seconds`` in a second.
         resize: Short side in pixels to which the reader scales a frame.
-        crop: Side in pixels of the square that the model sees: centred in evaluation, random in training.
+        crop: What the model sees, in pixels: the side of a square, or height and width; centred in evaluation, random
+            in training. Frames that it does not fit into are enlarged until it does.
+        lag: Seconds from each frame to a second one that is taken with it, for models that look at what moves between
+            the two (``model.two_stream``); a frame then has six channels, RGB of both. 0 takes none.
         repeat_short: Whether a video with fewer frames than T repeats frames, instead of being padded and masked.
-        num_clips: Clips of a video in `test`, spread over its time, whose scores are averaged. Validation, prediction
+        num_clips: Clips of a video in `test` and `predict`, spread over its time, whose scores are averaged. Validation
             and training see one.
         num_crops: Crops of each of them: 1, the centre, or 3 along the longer side.
 
     Raises:
-        UserError: A number is not positive, `crop` exceeds `resize`, `num_crops` is neither 1 nor 3, or `sampling` is
-            unknown.
+        UserError: A number is not positive, the shorter side of `crop` exceeds `resize`, `num_crops` is neither 1 nor
+            3, or `sampling` is unknown.
     """
 
     num_frames: int = 8
@@ -48,19 +51,23 @@ class ClipOptions:
     stride: int = 4
     fps: float = 8.0
     resize: int = 224
-    crop: int = 224
+    crop: int | tuple[int, int] = 224
+    lag: float = 0.0
     repeat_short: bool = False
     num_clips: int = 1
     num_crops: Literal[1, 3] = 1
 
     def __post_init__(self) -> None:
-        for name in ("num_frames", "stride", "resize", "crop", "num_clips"):
+        for name in ("num_frames", "stride", "resize", "num_clips"):
             _require(getattr(self, name) >= 1, f"clip.{name}", getattr(self, name), "a positive whole number")
         known = ("uniform", "symmetric", "dense", "seconds")
         _require(self.sampling in known, "clip.sampling", self.sampling, "uniform, symmetric, dense or seconds")
         _require(self.fps > 0, "clip.fps", self.fps, "a positive number")
+        _require(0 <= self.lag < math.inf, "clip.lag", self.lag, "0 or a positive number of seconds")
         _require(self.num_crops in (1, 3), "clip.num_crops", self.num_crops, "1 or 3")
-        _require(self.crop <= self.resize, "clip.crop", self.crop, f"at most clip.resize = {self.resize}")
+        shorter = min(crop_size(self.crop))
+        _require(shorter >= 1, "clip.crop", self.crop, "positive: a side, or height and width")
+        _require(shorter <= self.resize, "clip.crop", self.crop, f"at most clip.resize = {self.resize}")
 
     def spec(self) -> ClipSpec:
         """The same as a dict of primitives, as it travels in checkpoints."""
@@ -69,9 +76,10 @@ class ClipOptions:
             sampling=self.sampling,
             stride=self.stride,
             resize=self.resize,
-            crop=self.crop,
+            crop=self.crop if isinstance(self.crop, int) else list(self.crop),
             repeat_short=self.repeat_short,
             fps=self.fps,
+            lag=self.lag,
         )
 
     @property
@@ -90,7 +98,8 @@ class AugmentOptions:
         reverse_pairs: Classes of which one reversed is the other, e.g. ``[[Opening, Closing]]``: their labels change.
         reverse_symmetric: Classes that reversal leaves what they are; ``all`` for all that are in no pair.
         scale: Smallest and largest share of a frame's area that the random crop covers.
-        ratio: Smallest and largest width / height of the crop, before it is scaled to a square.
+        ratio: Smallest and largest width / height of the random crop over that of what the model sees, so that 1 keeps
+            shapes as they are.
         flip: Probability of a horizontal flip.
         flip_pairs: Classes that differ in left and right, e.g. ``[[Swiping Left, Swiping Right]]``: a flip exchanges
             their labels.

@@ -49,8 +49,8 @@ class ValidationAnswers(pl.Callback):
         """Answers of this epoch; a later epoch replaces them."""
         source: Any = trainer
         records = source.datamodule.catalogue.records["val"]
-        scores = module.video_scores.by_video()  # type: ignore[union-attr, operator]
-        right = (scores.probabilities.argmax(1) == scores.label).tolist()
+        scores = module.recorder.scores.by_video()  # type: ignore[union-attr, operator]
+        right = (scores.scores.argmax(1) == scores.label).tolist()
         answers = {records[index].id: hit for index, hit in zip(scores.index.tolist(), right, strict=True)}
         Path(self.path).write_text(json.dumps(answers, indent=0), encoding="utf-8")
 
@@ -62,7 +62,7 @@ def train(mechanism: str, seed: int, arguments: argparse.Namespace) -> None:
     if not done.exists():
         folder.mkdir(parents=True, exist_ok=True)
         words = [
-            f"--config={ROOT / 'configs' / 'ucf101_20.yaml'}",
+            f"--config={ROOT / 'configs' / 'ucf101_20_one_stream.yaml'}",
             f"--data.root={arguments.root}",
             f"--data.splits={arguments.splits}",
             f"--data.cache_dir={arguments.cache}",
@@ -174,8 +174,8 @@ def section(runs: Runs) -> str:
     """The text between the markers."""
     groups = groups_of(runs)
     return (
-        f"{BEGIN}\n\n`scripts/ablate_attention.py`: `configs/ucf101_20.yaml` with each mechanism behind the last "
-        f"convolution ({CHANNELS} channels, 7 × 7), after the last epoch, {len(groups)} validation videos of "
+        f"{BEGIN}\n\n`scripts/ablate_attention.py`: `configs/ucf101_20_one_stream.yaml` with each mechanism behind the "
+        f"last convolution ({CHANNELS} channels, 7 × 7), after the last epoch, {len(groups)} validation videos of "
         f"{len(set(groups))} groups. Intervals are 95 % bootstraps over groups of the seeds' mean; the last column is "
         f"paired by seed and video.\n\n{table(runs)}\n\n{conclusion(runs)}\n\n{END}"
     )

@@ -13,7 +13,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -127,6 +127,7 @@ class FrameBackbone(nn.Module):
         UserError: The net, its weights or the part to freeze do not exist.
     """
 
+    streams: ClassVar[int] = 1  # pictures that the net sees of each frame
     net: Any
     mean: Tensor
     std: Tensor
@@ -188,7 +189,8 @@ class FrameBackbone(nn.Module):
                 raise UserError(f"{key}={values} does not normalise RGB: give three numbers, above 0 for std")
             self.register_buffer(key, torch.tensor(values, dtype=torch.float32).view(3, 1, 1), persistent=False)
         # Nets with layers after their pooling (MobileNetV3) have tokens of another width than their maps.
-        self.width: int = getattr(self.net, "head_hidden_size", None) or self.net.num_features
+        self.width: int = self.streams * (getattr(self.net, "head_hidden_size", None) or self.net.num_features)
+        self.channels: int = self.streams * self.net.num_features
         self.freeze(freeze)
 
     def freeze(self, part: str) -> None:
@@ -223,6 +225,25 @@ class FrameBackbone(nn.Module):
         if not self.frozen_parts:
             return "none"
         return "all" if len(self.frozen_parts) == max(1, len(self.parts)) else "some"
+
+    def parts_above(self, parameter: str) -> int:
+        """How many parts of the chain come after the one that a parameter belongs to; 0 for what follows the chain.
+
+        Args:
+            parameter: Its name in the net, such as ``layer1.0.conv1.weight``.
+
+        Raises:
+            UserError: The net is not known to be a chain.
+        """
+        if not self.parts:
+            raise UserError(
+                f"layer_decay needs a backbone that is a chain of parts, and {type(self.net).__name__} is not known as "
+                "one; set it to 1"
+            )
+        for above, modules in enumerate(reversed(self.parts.values())):
+            if any(parameter.startswith(f"{module}.") for module in modules):
+                return above
+        return 0
 
     def frozen_modules(self) -> Iterator[nn.Module]:
         """Modules below the cut, attention that follows them included."""
@@ -262,15 +283,16 @@ class FrameBackbone(nn.Module):
         with torch.no_grad():
             x = self.normalise(video)
             if self.frozen == "all":
-                return self.pool(self.net.forward_features(x))
-            return self._run(self.frozen_parts, x)
+                return self.pool(self._last_maps(x))
+            return self.run_parts(self.frozen_parts, x)
 
     def above_cut(self, x: Tensor) -> Tensor:
         """Maps (N, C', h, w) from the output of the frozen parts."""
         x = x.contiguous(memory_format=torch.channels_last)
-        return self._run([part for part in self.parts if part not in self.frozen_parts], x)
+        return self.run_parts([part for part in self.parts if part not in self.frozen_parts], x)
 
-    def _run(self, parts: Sequence[str], x: Tensor) -> Tensor:
+    def run_parts(self, parts: Sequence[str], x: Tensor) -> Tensor:
+        """What some of the chain's parts, one after the other, make of maps (N, C, h, w)."""
         recompute = self.gradient_checkpointing and self.training and torch.is_grad_enabled()
         for part in parts:
             x = self._recomputed(part, x) if recompute else self._part(part, x)
@@ -291,8 +313,12 @@ class FrameBackbone(nn.Module):
         if self.parts and self.frozen != "all":
             return self.above_cut(self.below_cut(video) if self.frozen_parts else self.normalise(video))
         with torch.set_grad_enabled(torch.is_grad_enabled() and self.frozen == "none"):
-            out: Tensor = self.net.forward_features(self.normalise(video))
-            return out
+            return self._last_maps(self.normalise(video))
+
+    def _last_maps(self, x: Tensor) -> Tensor:
+        """What the whole net makes of normalised frames."""
+        out: Tensor = self.net.forward_features(x)
+        return out
 
     def pool(self, maps: Tensor) -> Tensor:
         """Tokens (N, C') of maps."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
+from collections.abc import Sequence
 from typing import Literal
 
 from datamodules.base import VideoDataModule
@@ -100,6 +101,7 @@ def cache_features(
     dtype: Literal["float16", "bfloat16"] | None = None,
     cache_dir: str | None = None,
     json: str | None = None,
+    options: Sequence[str] = (),
 ) -> int:
     """Compute what the frozen part of the backbone makes of every training and validation video, and store it.
 
@@ -111,6 +113,7 @@ def cache_features(
         dtype: Likewise.
         cache_dir: Folder of the cache; likewise.
         json: File for the figures, as JSON.
+        options: Further words of `temporal-attn fit`, such as ``--data.root ROOT``; they go before the YAML.
 
     Returns:
         Exit status: 1 where a video could not be read.
@@ -122,8 +125,9 @@ def cache_features(
         check_writable(json)
     words = {"--features.views": views, "--features.dtype": dtype, "--data.init_args.cache_dir": cache_dir}
     given = [f"{name}={value}" for name, value in words.items() if value is not None]
-    # No epoch: what is computed is computed before the first one.
-    experiment = load_experiment(config, ["--trainer.max_epochs=0", "--trainer.num_sanity_val_steps=0", *given])
+    # What is computed is computed before the first epoch.
+    no_epoch = ("--trainer.max_epochs=0", "--trainer.num_sanity_val_steps=0")
+    experiment = load_experiment(config, [*options, *no_epoch, *given])
     data = experiment.data
     if not isinstance(data, VideoDataModule) or data.cache_dir is None:
         raise UserError("cache_dir is not set: give a folder with --cache_dir, or data.cache_dir in the YAML")

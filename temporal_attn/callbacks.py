@@ -9,15 +9,18 @@ from __future__ import annotations
 import json
 import logging
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytorch_lightning as pl
+import torch
 from pytorch_lightning.callbacks import BasePredictionWriter, ModelCheckpoint
 from torch import Tensor
 
+from temporal_attn.evaluation.predictions import TEST_PREDICTIONS, write_judged
 from temporal_attn.output import writable_folder
+from temporal_attn.types import UserError
 
 __all__ = ["BestCheckpoint", "MetricsWriter", "PredictionWriter", "callbacks_from_env", "run_folder"]
 
@@ -66,11 +69,23 @@ class BestCheckpoint(ModelCheckpoint):
             self.monitor = None
         super().on_train_epoch_end(trainer, pl_module)
 
+    def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Write into ``best.ckpt`` how long all of the training took: when it was saved, nobody knew."""
+        seconds = getattr(pl_module, "train_s", None)
+        if seconds is None or not trainer.is_global_zero or not os.path.isfile(self.best_model_path):
+            return
+        checkpoint = torch.load(self.best_model_path, map_location="cpu", weights_only=True)
+        checkpoint["train_s"] = seconds
+        beside = f"{self.best_model_path}.part"
+        torch.save(checkpoint, beside)
+        os.replace(beside, self.best_model_path)
+
 
 class MetricsWriter(pl.Callback):
-    """``metrics.json`` in the run's folder after a test.
+    """``metrics.json`` in the run's folder after a test, and ``test_predictions.jsonl``, a row a video.
 
-    It holds the module's ``test_summary`` where there is one, and otherwise what the module logged.
+    The first holds the module's ``test_summary`` where there is one, and otherwise what the module logged. The second
+    needs the module's ``test_table``; without one there is none.
 
     Args:
         filename: Name of the file.
@@ -96,6 +111,11 @@ class MetricsWriter(pl.Callback):
         path = run_folder(trainer) / self.filename
         path.write_text(json.dumps(document, indent=2) + "\n")
         self.path = str(path)
+        table, module = getattr(pl_module, "test_table", None), cast(Any, pl_module)
+        if table is not None:
+            reasons = {video["id"]: video["reason"] for video in document["failed"]}
+            beside = path.with_name(TEST_PREDICTIONS)
+            write_judged(beside, table, module.class_names, module.scoring, reasons)
 
 
 class PredictionWriter(BasePredictionWriter):
@@ -106,11 +126,19 @@ class PredictionWriter(BasePredictionWriter):
 
     Args:
         filename: Name of the file.
+        abstain_below: Rows whose largest probability is smaller are marked as abstained; null leaves it to the
+            threshold that the checkpoint carries, if any.
+
+    Raises:
+        UserError: The threshold is no probability.
     """
 
-    def __init__(self, filename: str = "predictions.jsonl") -> None:
+    def __init__(self, filename: str = "predictions.jsonl", abstain_below: float | None = None) -> None:
         super().__init__(write_interval="batch")
+        if abstain_below is not None and not 0 <= abstain_below <= 1:
+            raise UserError(f"predictions.abstain_below is a probability in [0, 1], got {abstain_below}")
         self.filename = filename
+        self.abstain_below = abstain_below
         self.path: str | None = None
         self.failed = 0
         self.rows = 0
@@ -140,6 +168,8 @@ class PredictionWriter(BasePredictionWriter):
         assert self.path is not None
         with open(self.path, "a") as file:
             for row in self._rows(prediction, batch):
+                if self.abstain_below is not None and row["probabilities"] is not None:
+                    row["abstained"] = _largest(row["probabilities"]) < self.abstain_below
                 self.rows += 1
                 self.failed += row.get("failed") is not None
                 file.write(json.dumps(row) + "\n")
@@ -154,6 +184,10 @@ class PredictionWriter(BasePredictionWriter):
             ]
         rows: list[dict[str, Any]] = prediction
         return rows
+
+
+def _largest(probabilities: Mapping[str, float] | Sequence[float]) -> float:
+    return max(probabilities.values() if isinstance(probabilities, Mapping) else probabilities)
 
 
 _BY_NAME: dict[str, Callable[[], pl.Callback]] = {"metrics": MetricsWriter, "predictions": PredictionWriter}

@@ -24,7 +24,7 @@ __all__ = ["main"]
 _LIGHTNING = {
     "fit": "train a classifier; writes checkpoints/best.ckpt and last.ckpt",
     "validate": "evaluate on the validation part",
-    "test": "evaluate on the test part; writes metrics.json",
+    "test": "evaluate on the test part; writes metrics.json and result.html",
     "predict": "classify files; writes predictions.jsonl",
 }
 
@@ -38,6 +38,7 @@ class _Command(NamedTuple):
         help: One line.
         positional: The argument that is given without its name; one that ends in "s" takes several words.
         words: What the positional stands for.
+        takes_settings: Whether words such as ``--data.root ROOT``, as `fit` knows them, are its argument ``options``.
     """
 
     module: str
@@ -45,6 +46,7 @@ class _Command(NamedTuple):
     help: str
     positional: str | None = None
     words: str = ""
+    takes_settings: bool = False
 
 
 _COMMANDS = {
@@ -63,6 +65,18 @@ _COMMANDS = {
         "the file",
     ),
     "serve": _Command("temporal_attn.serve", "serve", "ask in a browser which frames decided; needs the extra serve"),
+    "compare": _Command(
+        "temporal_attn.evaluation.compare",
+        "compare_runs",
+        "say whether one of two tested runs is better, video by video",
+        "runs",
+        "folders of two runs that `test` has written into",
+    ),
+    "crossval": _Command(
+        "temporal_attn.crossval",
+        "crossval",
+        "train and test on every fold; writes crossval.json",
+    ),
     "demo": _Command("temporal_attn.demo", "run_demo", "everything on the embedded data set, in some minutes"),
     "doctor": _Command(
         "datamodules.doctor",
@@ -82,11 +96,18 @@ _COMMANDS = {
         "temporal_attn.caching",
         "cache_features",
         "compute once what the frozen part of the backbone makes of each video",
+        takes_settings=True,
+    ),
+    "tune": _Command(
+        "temporal_attn.tuning",
+        "tune",
+        "search the settings of an experiment; writes best.yaml for fit; needs the extra tune",
     ),
     "bench loader": _Command(
         "temporal_attn.bench.loader",
         "bench_loader",
         "where the time of a training step goes, and what each change gains",
+        takes_settings=True,
     ),
     "bench decode": _Command(
         "temporal_attn.bench.decode",
@@ -102,6 +123,11 @@ _COMMANDS = {
         "temporal_attn.bench.attention",
         "bench_attention",
         "attention mechanisms beside timm, torchvision and the papers' equations",
+    ),
+    "bench training": _Command(
+        "temporal_attn.bench.training",
+        "bench_training",
+        "temporal models one factor at a time, Lightning's overhead, and what the order of frames is worth",
     ),
 }
 
@@ -185,10 +211,25 @@ def _run_command(name: str, words: list[str]) -> int:
         metavar = positional.rstrip("s").upper()
         several: dict[str, Any] = {"nargs": "+"} if positional.endswith("s") else {}
         parser.add_argument(positional, metavar=metavar, help=command.words, **several)
+    more: dict[str, Any] = {}
+    if command.takes_settings:
+        words, more["options"] = _split_settings(words)
     # Required arguments of a function would become positional; the commands name all but their inputs.
-    parser.add_function_arguments(run, as_positional=False, skip={positional} if positional else set())
+    parser.add_function_arguments(run, as_positional=False, skip={*more, *([positional] if positional else ())})
     config: Any = parser.parse_args(_flags_with_values(words, run))
-    return run(**config.as_dict())
+    return run(**config.as_dict(), **more)
+
+
+def _split_settings(words: list[str]) -> tuple[list[str], list[str]]:
+    """A command's own words, and those that set something of the experiment: options with a dot in their names."""
+    own: list[str] = []
+    settings: list[str] = []
+    taken = own
+    for word in words:
+        if word.startswith("--"):
+            taken = settings if "." in word.partition("=")[0] else own
+        taken.append(word)
+    return own, settings
 
 
 def _flags_with_values(words: list[str], run: Callable[..., int]) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any, Literal
 
 import pytorch_lightning as pl
@@ -30,6 +30,8 @@ def fingerprint(model: VideoClassifier) -> str:
     digest = hashlib.sha256()
     backbone = model.backbone
     digest.update(repr(backbone.frozen_parts).encode())
+    if backbone.frozen == "all" and model.spatial_tokens > 1:
+        digest.update(f"cells {model.spatial_tokens}".encode())
     for tensor in (backbone.mean, backbone.std):
         digest.update(tensor.cpu().numpy().tobytes())
     for module in backbone.frozen_modules():
@@ -114,7 +116,8 @@ class FeatureCache(pl.Callback):
             settings["train"] = {
                 "views": self.views,
                 "seed": dataset.seed,
-                "augment": asdict(data.augment.options),
+                # Mixing happens to what is stored, in every epoch anew.
+                "augment": asdict(replace(data.augment.options, mixup=0.0, cutmix=0.0, mix=1.0)),
             }
         assert data.cache_dir is not None
         return FeatureStore(data.cache_dir, settings)

@@ -17,9 +17,10 @@ from pytorch_lightning.utilities.exceptions import SIGTERMException
 import datamodules  # short names of its classes work on the command line once it is imported
 from datamodules.base import TooManyFailures
 from temporal_attn.callbacks import BestCheckpoint, MetricsWriter, PredictionWriter, run_folder
+from temporal_attn.checkpoints import read_checkpoint
 from temporal_attn.features import FeatureCache
-from temporal_attn.inference import read_checkpoint
 from temporal_attn.module import VideoClassificationModule
+from temporal_attn.result_page import ResultPage
 from temporal_attn.types import UserError
 
 __all__ = ["TemporalCLI", "run"]
@@ -34,8 +35,10 @@ class TemporalCLI(LightningCLI):
     """LightningCLI whose checkpoints carry the model's settings: with ``--ckpt_path`` those win over the YAML's."""
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Checkpointing and the feature cache get a group of options each."""
+        """Checkpoints, the feature cache, the rows of `predict` and the page of `test` get a group of options each."""
         parser.add_lightning_class_args(BestCheckpoint, "checkpoint")
+        parser.add_lightning_class_args(PredictionWriter, "predictions")
+        parser.add_lightning_class_args(ResultPage, "page")
         parser.add_lightning_class_args(FeatureCache, "features")
         parser.set_defaults({"model": {"class_path": "temporal_attn.module.VideoClassificationModule"}})
 
@@ -77,8 +80,12 @@ def _ours(class_path: str) -> bool:
     return isinstance(found, type) and issubclass(found, VideoClassificationModule)
 
 
-def run(words: list[str]) -> int:
+def run(words: list[str], program: type[TemporalCLI] = TemporalCLI) -> int:
     """Run one of the four subcommands; the path of what it wrote is the last line on stdout.
+
+    Args:
+        words: The subcommand and its options.
+        program: What makes model, data and trainer of them.
 
     Returns:
         0; 1 when more videos than tolerated could not be read; 143 when the process was told to terminate.
@@ -88,16 +95,16 @@ def run(words: list[str]) -> int:
     for message in (".*args parameter is intended.*", ".*in eval mode at the start of training.*"):
         warnings.filterwarnings("ignore", message)
     warnings.filterwarnings("ignore", category=DeprecationWarning, module="pytorch_lightning")
-    metrics, predictions = MetricsWriter(), PredictionWriter()
+    metrics = MetricsWriter()
     try:
-        cli = TemporalCLI(
+        cli = program(
             model_class=pl.LightningModule,
             datamodule_class=pl.LightningDataModule,
             subclass_mode_model=True,
             subclass_mode_data=True,
             seed_everything_default=0,
             save_config_kwargs={"overwrite": True},
-            trainer_defaults={"callbacks": [metrics, predictions]},
+            trainer_defaults={"callbacks": [metrics]},
             parser_kwargs={"prog": "temporal-attn"},
             args=words,
         )
@@ -115,10 +122,13 @@ def run(words: list[str]) -> int:
     except TooManyFailures as error:
         print(f"temporal-attn: error: {error}", file=sys.stderr)
         return 1
-    return _report(cli, metrics, predictions)
+    callbacks: list[pl.Callback] = cli.trainer.callbacks  # type: ignore[attr-defined]
+    predictions = next(callback for callback in callbacks if isinstance(callback, PredictionWriter))
+    page = next(callback for callback in callbacks if isinstance(callback, ResultPage))
+    return _report(cli, metrics, predictions, page)
 
 
-def _report(cli: LightningCLI, metrics: MetricsWriter, predictions: PredictionWriter) -> int:
+def _report(cli: LightningCLI, metrics: MetricsWriter, predictions: PredictionWriter, page: ResultPage) -> int:
     summary: dict[str, Any] | None = getattr(cli.model, "test_summary", None)
     status = 0
     if summary is not None and len(summary["failed"]) > max(TOLERATED, TOLERATED_SHARE * summary["videos"]):
@@ -136,7 +146,7 @@ def _report(cli: LightningCLI, metrics: MetricsWriter, predictions: PredictionWr
         )
         status = 1
     checkpoint = getattr(cli.trainer.checkpoint_callback, "best_model_path", "") if cli.subcommand == "fit" else ""
-    for path in (metrics.path, predictions.path, checkpoint):
+    for path in (page.path, metrics.path, predictions.path, checkpoint):
         if path and cli.trainer.is_global_zero:
             print(path)
     return status

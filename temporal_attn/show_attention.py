@@ -107,9 +107,11 @@ def _look(model: VideoClassifier, clip: VideoBatch, places: int, num_frames: int
     with record_attention(model) as maps:
         output: ModelOutput = model(video, None, pts)
     shown = sorted({round(position) for position in np.linspace(0, len(pts[0]) - 1, num_frames).tolist()})
-    frames = list(video[0, shown].permute(0, 2, 3, 1).numpy())
+    frames = list(video[0, shown, :3].permute(0, 2, 3, 1).numpy())
     rows = [frame_row(frames, [f"{second:.2f} s" for second in pts[0, shown].tolist()])]
-    kept = {name: weight[shown] for name, weight in _last(maps, places).items()}
+    # Of two streams, which lie by turns, the frame itself is shown.
+    rows_of_frames = [position * model.backbone.streams for position in shown]
+    kept = {name: weight[rows_of_frames] for name, weight in _last(maps, places).items()}
     rows += weight_rows(model, kept, frames)
     rows.append(bar_row("frame weights of the temporal pooling", output.frame_weights[0, shown].tolist()))
     return rows, output

@@ -78,18 +78,21 @@ class ClipSpec(TypedDict):
             shares), ``dense`` (one window with a stride) or ``seconds`` (one window with a frame rate).
         stride: Frames between two samples of ``dense``.
         resize: Short side in pixels to which a frame is scaled.
-        crop: Side in pixels of the square centre crop that the model sees.
+        crop: What the model sees of its middle, in pixels: the side of a square, or height and width.
         repeat_short: Whether a video with fewer frames than T repeats frames (True) or is padded and masked (False).
         fps: Frames a second of ``seconds``; checkpoints from before there was such sampling do not have it.
+        lag: Seconds from each frame to the one that is taken with it, see `VideoBatch`; 0, as where it is not given,
+            takes none.
     """
 
     num_frames: int
     sampling: str
     stride: int
     resize: int
-    crop: int
+    crop: int | list[int]
     repeat_short: bool
     fps: NotRequired[float]
+    lag: NotRequired[float]
 
 
 class FailedVideo(TypedDict):
@@ -110,7 +113,8 @@ class VideoBatch(TypedDict, total=False):
     default, so that batches of other loaders can be used.
 
     Keys:
-        video: (B, T, C, H, W) uint8 RGB; a float tensor is taken as already normalised.
+        video: (B, T, C, H, W) uint8 RGB; a float tensor is taken as already normalised. C is 3, or 6 where each frame
+            comes with the one that follows it after `ClipSpec`'s ``lag``.
         features: Instead of ``video``: what a frozen part of the backbone made of it, maps (B, T, C', h, w) or
             tokens (B, T, C').
         mask: (B, T) bool, True = a real frame.
@@ -119,6 +123,7 @@ class VideoBatch(TypedDict, total=False):
         label: (B,) int64, or (B, K) float for multi-label and for mixed clips, whose rows then sum to 1; -1 = unknown.
         label_b: Of mixed clips: the label of what was mixed in, as ``label`` was before.
         lam: (B,) float32, of mixed clips: the share of the clip itself.
+        partner: (B,) int64, of mixed clips: the row that was mixed in.
         video_id: B names.
         view_id: (B,) int64, which clip and crop of the video this is.
         index: (B,) int64, position of the video in its data set.
@@ -135,6 +140,7 @@ class VideoBatch(TypedDict, total=False):
     label: Tensor
     label_b: Tensor
     lam: Tensor
+    partner: Tensor
     video_id: list[str]
     view_id: Tensor
     index: Tensor

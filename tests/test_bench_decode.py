@@ -118,8 +118,13 @@ def test_a_failing_reader_costs_its_own_rows_only(folder, monkeypatch, capsys, t
 
 
 def test_files_of_every_kind_are_encoded(tmp_path):
-    kinds = {kind_of(scan_video(path)) for path in encode_files(tmp_path, frames=30)}
+    indices = {kind_of(index): index for index in map(scan_video, encode_files(tmp_path, frames=30))}
+    kinds = set(indices)
     assert {*AVI, "h264_gop12"} <= kinds
+    assert {"h264_gop12_edit_list", "h264_gop12_rotated", "h264_long_gop_1080p"} <= kinds
+    assert indices["h264_gop12_rotated"].size == (320, 240)
+    edited = indices["h264_gop12_edit_list"]
+    assert edited.hidden == len(edited.sizes) - len(edited) > 0
     assert any(kind.endswith("long_gop") for kind in kinds)
 
 

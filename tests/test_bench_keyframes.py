@@ -6,11 +6,12 @@ import json
 
 import numpy as np
 import pytest
+import pytorch_lightning as pl
 import torch
 from scipy import stats
 
 from datamodules.synthetic import TASKS
-from temporal_attn.bench import keyframe_tvsum, keyframes
+from temporal_attn.bench import keyframe_faith, keyframe_tvsum, keyframes
 from temporal_attn.bench.keyframe_baselines import centre_prior, motion_energy, spread_evenly
 from temporal_attn.bench.keyframe_captum import compare_with_captum
 from temporal_attn.bench.keyframe_clips import COLUMNS
@@ -21,7 +22,9 @@ from temporal_attn.bench.keyframe_rows import cross_rows, paired_difference, row
 from temporal_attn.bench.keyframe_synth import BUDGETS, MODEL_OF
 from temporal_attn.bench.keyframe_targets import check_sanity
 from temporal_attn.bench.nested_bootstrap import interval, mean_over_seeds, resampled_means
+from temporal_attn.module import VideoClassificationModule
 from temporal_attn.types import UserError
+from tests.videos import write_video
 
 TINY = Training("or", seed=3, steps=2, batch=4, groups=1, clips=1)
 
@@ -119,10 +122,10 @@ def test_training_is_kept_and_a_warm_start_lends_what_speaks_against_a_glyph(tmp
     assert file.stat().st_mtime_ns == written
     assert all(torch.equal(a, b) for a, b in zip(model.parameters(), again.parameters(), strict=True))
     started = train_classifier(Training("set", 3, 0, "or", batch=4, groups=1, clips=1), tmp_path, file)
-    assert torch.equal(started.head[1].weight, -model.head[1].weight)
+    assert torch.equal(started.head.weight, -model.head.weight)
     assert torch.equal(started.project[1].weight, model.project[1].weight)
     ordered = train_classifier(Training("order", 3, 0, "or", batch=4, groups=1, clips=1), tmp_path, file)
-    assert ordered.head[1].weight.shape == (2, 64)
+    assert ordered.head.weight.shape == (2, 64)
 
 
 def test_rendered_clips_say_where_the_key_frames_are():
@@ -165,9 +168,12 @@ def test_budgets_hold_every_regime_and_three_seeds():
 def test_small_classifier_answers_clips_of_any_length():
     model = SmallClassifier(4).eval()
     video = torch.randint(256, (2, 5, 3, 64, 64), dtype=torch.uint8)
-    output = model(video, mask=torch.tensor([[True] * 5, [True] * 2 + [False] * 3]))
+    pts = torch.arange(5.0).expand(2, -1)
+    output = model(video, torch.tensor([[True] * 5, [True] * 2 + [False] * 3]), pts)
     assert output.logits.shape == (2, 4)
-    assert torch.allclose(output.logits[1], model(video[1:, :2]).logits[0], atol=1e-5)
+    alone = model.classify(model.encode_frames(video[1:, :2]).tokens, None, pts[1:, :2])
+    assert torch.allclose(output.logits[1], alone.logits[0], atol=1e-5)
+    assert not output.frame_weights[1, 2:].any()
 
 
 def test_captum_gives_the_same_values_and_takes_longer():
@@ -175,6 +181,45 @@ def test_captum_gives_the_same_values_and_takes_longer():
     found = compare_with_captum(permutations=4, frames=3, side=32)
     assert found["distance"] < 4
     assert found["ratio"] > 1
+
+
+# Suite faith
+
+
+def test_a_classifier_is_asked_about_videos_and_a_run_goes_on(tmp_path, capsys, monkeypatch):
+    torch.manual_seed(0)
+    clip = {"num_frames": 4, "sampling": "uniform", "stride": 1, "resize": 32, "crop": 32, "repeat_short": True}
+    module = VideoClassificationModule(class_names=["a", "b"], clip_spec=clip, backbone="test_resnet", dim=8, heads=2)
+    trainer = pl.Trainer(logger=False, enable_checkpointing=False, accelerator="cpu", devices=1)
+    trainer.strategy.connect(module)
+    trainer.save_checkpoint(tmp_path / "best.ckpt")
+    for name in ("v_A_g01_c01", "v_A_g01_c02", "v_A_g02_c01"):
+        frames = np.random.default_rng(len(name)).integers(0, 256, (8, 48, 64, 3), dtype=np.uint8)
+        write_video(tmp_path / f"{name}.mp4", frames)
+    (tmp_path / "v_A_g03_c01.mp4").write_bytes(b"no video")
+    options = {
+        "checkpoint": str(tmp_path / "best.ckpt"),
+        "root": str(tmp_path / "*.mp4"),
+        "runs": str(tmp_path / "runs"),
+    }
+    keyframes.bench_keyframes("faith", json=str(tmp_path / "first.json"), **options)
+    said = capsys.readouterr()
+    assert "left out" in said.err
+    assert "auto is" in said.out
+    first = json.loads((tmp_path / "first.json").read_text())
+    rows = {(row["method"], row["removal"]): row for row in first["rows"]}
+    assert {"auto", "loo+loi", "attn_pool", "random", "uniform", "motion_energy", "centre_prior", "greedy"} <= {
+        method for method, removal in rows if removal == "drop"
+    }
+    assert rows["auto", "drop"]["auroc"] is None, "no key frames are known"
+    assert rows["auto", "drop"]["clips"] == first["models"][0]["groups"] == 2
+    assert len(first["removals"]) == 9
+
+    monkeypatch.setattr(keyframe_faith, "load_clip", None)  # nothing is decoded again
+    (tmp_path / "v_A_g03_c01.mp4").unlink()
+    keyframes.bench_keyframes("faith", json=str(tmp_path / "second.json"), **options)
+    second = json.loads((tmp_path / "second.json").read_text())
+    assert [row["ndel"] for row in second["rows"]] == [row["ndel"] for row in first["rows"]]
 
 
 # Suite tvsum

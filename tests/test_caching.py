@@ -12,6 +12,7 @@ import yaml
 from datamodules.cache import FeatureStore
 from datamodules.frame_store import FrameStore
 from temporal_attn.caching import cache_features, cache_frames
+from temporal_attn.cli import main
 from temporal_attn.experiment import load_experiment
 from temporal_attn.types import UserError
 
@@ -99,3 +100,16 @@ def test_an_experiment_is_made_but_not_run(config, tmp_path):
     assert not (tmp_path / "run").exists()
     with pytest.raises(UserError, match="label_smoothing"):
         load_experiment(str(config), ["--model.label_smoothing=2"])
+
+
+def test_settings_go_before_the_file(config, tmp_path, capsys):
+    cache, figures = str(tmp_path / "cache"), tmp_path / "f.json"
+    words = ["--data.cache_dir", cache, "--features.views=2", "--data.clip.num_frames", "3", "--json", str(figures)]
+    assert main(["cache", "features", "--config", str(config), *words]) == 0
+    result = json.loads(figures.read_text())
+    assert all(split["folder"].startswith(cache) for split in result["splits"])
+    (train,) = (split for split in result["splits"] if split["split"] == "train")
+    data = load_experiment(str(config), ["--data.cache_dir", cache, "--features.views=2", "--data.clip.num_frames=3"])
+    assert train["videos"] == train["computed"] == len(data.data.dataset("train"))
+    assert main(["cache", "features", "--config", str(config), "--data.no_such_setting", "3"]) == 2
+    assert "no_such_setting" in capsys.readouterr().err

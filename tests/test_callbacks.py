@@ -127,3 +127,17 @@ def test_every_trainer_of_the_environment(value: str, expected: str) -> None:
     environment = {**os.environ, "TEMPORAL_ATTN_CALLBACKS": value}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
     assert done.stdout.strip().splitlines()[-1] == expected
+
+
+def test_rows_below_a_threshold_are_marked(tmp_path: Path) -> None:
+    trainer(tmp_path, PredictionWriter(abstain_below=0.5)).predict(Stranger(), loader())
+    rows = [json.loads(line) for line in (tmp_path / "predictions.jsonl").read_text().splitlines()]
+    assert [row["abstained"] for row in rows] == [max(row["probabilities"]) < 0.5 for row in rows]
+    assert {row["abstained"] for row in rows} == {True, False}
+    with pytest.raises(UserError, match="abstain_below"):
+        PredictionWriter(abstain_below=2)
+
+
+def test_a_stranger_has_no_rows_of_a_test(tmp_path: Path) -> None:
+    trainer(tmp_path, MetricsWriter()).test(Stranger(), loader(), verbose=False)
+    assert [path.name for path in tmp_path.iterdir()] == ["metrics.json"]

@@ -219,3 +219,24 @@ def test_draws_depend_on_seed_epoch_and_video(folder):
 
     assert draw(first[0]) == draw(first[0, 0]) == draw(copy[0, 0])
     assert len({draw(item) for item in (first[0, 0], first[1, 0], first[0, 1], other[0, 0])}) == 4
+
+
+@pytest.mark.parametrize("train", [False, True])
+def test_frames_in_pairs_show_the_later_one_behind_the_first(folder, train):
+    clip = ClipOptions(num_frames=4, resize=48, crop=(48, 72), lag=0.2).spec()
+    item = VideoDataset([record(folder, "1"), record(folder, "short")], clip, train=train)[0]
+    assert item["video"].shape == (4, 6, 48, 72)
+    first, later = item["video"].split(3, 1)
+    assert numbers({"video": first}) == (1000 + item["frame_index"]).tolist()
+    assert numbers({"video": later}) == (1002 + item["frame_index"]).tolist()
+    assert torch.allclose(item["pts"], item["frame_index"] / 10)
+
+
+def test_pairs_of_a_short_video_and_of_one_that_fails(folder):
+    clip = ClipOptions(num_frames=4, resize=48, crop=48, lag=0.2, num_clips=2, num_crops=3)
+    records = [record(folder, "short"), record(folder, "broken")]
+    item = VideoDataset(records, clip.spec(), views=clip.views)[0]
+    assert item["video"].shape == (6, 4, 6, 48, 48)
+    assert numbers({"video": item["video"][1, :, 3:]}) == [2] * 4  # no frame is later than the last one
+    failed = VideoDataset(records, clip.spec())[1]
+    assert collate_clips([failed], clip.spec())["video"].shape == (0, 4, 6, 48, 48)

@@ -293,7 +293,7 @@ def test_split_folders_and_lists_tell_the_split(healthy, tmp_path):
 
 
 def test_wrong_use(healthy, tmp_path):
-    with pytest.raises(UserError, match=r"splits .*: no such lists; expected a folder with classInd\.txt"):
+    with pytest.raises(UserError, match=r"splits .*: no such lists; expected one of: a folder with classInd\.txt"):
         run_doctor(str(healthy / "root"), str(tmp_path))
     with pytest.raises(UserError, match="its folder does not exist"):
         run_doctor(str(healthy / "root"), json=str(tmp_path / "nowhere" / "doctor.json"))

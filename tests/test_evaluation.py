@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from temporal_attn.evaluation import VideoRow, bootstrap_over_groups, summarise
+from temporal_attn.evaluation.ranking import average_precision
 from temporal_attn.types import FailedVideo
 
 NAMES = ["Archery", "Basketball", "Surfing"]
@@ -33,7 +34,7 @@ def test_by_hand():
     assert document["top1"] == 2 / 4
     assert document["top5"] == 3 / 4  # three classes: only the failed video is not among them
     assert document["mean_class_accuracy"] == (1 / 2 + 1 / 2) / 2  # nobody tested surfing
-    assert document["per_class"] == [
+    assert [{key: row[key] for key in ("class", "n", "top1")} for row in document["per_class"]] == [
         {"class": "Archery", "n": 2, "top1": 0.5},
         {"class": "Basketball", "n": 2, "top1": 0.5},
         {"class": "Surfing", "n": 0, "top1": None},
@@ -62,13 +63,73 @@ def test_equals_scikit_learn():
     assert document["top1"] == pytest.approx(sklearn.accuracy_score(labels, predicted))
     assert document["top5"] == pytest.approx(sklearn.top_k_accuracy_score(labels, scores, k=5, labels=range(classes)))
     present = list(range(classes - 1))
+    precision = sklearn.precision_score(
+        labels, predicted, labels=[*present, classes - 1], average=None, zero_division=0
+    )
     assert document["mean_class_accuracy"] == pytest.approx(
         sklearn.recall_score(labels, predicted, labels=present, average="macro")
     )
     matrix = sklearn.confusion_matrix(labels, predicted, labels=[*present, classes - 1])
     for k, entry in enumerate(document["per_class"][:-1]):
         assert entry["n"] == matrix[k].sum()
-        assert entry["top1"] == pytest.approx(matrix[k, k] / matrix[k].sum())
+        assert entry["top1"] == entry["recall"] == pytest.approx(matrix[k, k] / matrix[k].sum(), abs=1e-6)
+        assert entry["precision"] == pytest.approx(precision[k], abs=1e-6)
+        expected = sklearn.average_precision_score(labels == k, scores[:, k])
+        assert entry["average_precision"] == pytest.approx(expected, abs=1e-6)
+    assert document["confusion"] == matrix.tolist()
+    by_class = [sklearn.average_precision_score(labels == k, scores[:, k]) for k in present]
+    assert document["map"] == pytest.approx(np.mean(by_class), abs=1e-6)
+    low, high = document["map_ci95"]
+    assert low < document["map"] < high
+
+
+def test_probabilistic_scores_equal_scikit_learn():
+    sklearn = pytest.importorskip("sklearn.metrics")
+    rng = np.random.default_rng(1)
+    labels, scores = rng.integers(0, 5, 200), rng.dirichlet(np.ones(5), 200)
+    rows = [VideoRow(str(i), f"g{i % 9}", int(labels[i]), scores[i]) for i in range(200)]
+    document = summarise(rows, list("abcde"), [failure("x", 1)])  # a failed video has no probabilities to judge
+    assert document["nll"] == pytest.approx(sklearn.log_loss(labels, scores, labels=range(5)), abs=1e-6)
+    one_hot = np.eye(5)[labels]
+    by_class = [sklearn.brier_score_loss(one_hot[:, k], scores[:, k]) for k in range(5)]
+    assert document["brier"] == pytest.approx(sum(by_class), abs=1e-6)
+
+
+def test_several_labels_equal_scikit_learn():
+    sklearn = pytest.importorskip("sklearn.metrics")
+    rng = np.random.default_rng(2)
+    truth, scores = rng.random((150, 6)) < 0.3, rng.random((150, 6))
+    truth[:, 5] = False  # a class without videos
+    rows = [VideoRow(str(i), str(i % 11), tuple(np.flatnonzero(truth[i]).tolist()), scores[i]) for i in range(150)]
+    document = summarise(rows, [f"c{k}" for k in range(6)])
+    assert document["map"] == pytest.approx(
+        sklearn.average_precision_score(truth[:, :5], scores[:, :5], average="macro"), abs=1e-6
+    )
+    predicted = scores >= 0.5
+    for k in range(5):
+        row = document["per_class"][k]
+        assert row["precision"] == pytest.approx(sklearn.precision_score(truth[:, k], predicted[:, k]), abs=1e-6)
+        assert row["recall"] == pytest.approx(sklearn.recall_score(truth[:, k], predicted[:, k]), abs=1e-6)
+    by_class = [sklearn.log_loss(truth[:, k], scores[:, k], labels=[False, True]) for k in range(6)]
+    assert document["nll"] == pytest.approx(np.mean(by_class), abs=1e-6)
+    assert document["top1"] == pytest.approx(np.mean(truth[np.arange(150), scores.argmax(1)]))
+    assert document["confusion"] is None
+    assert document["per_class"][5]["average_precision"] is None
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.sampled_from([0.1, 0.2, 0.3]), min_size=3, max_size=12), st.data())
+def test_average_precision_counts_ties_together_and_videos_by_their_weight(scores: list[float], data: st.DataObject):
+    sklearn = pytest.importorskip("sklearn.metrics")
+    positive = data.draw(st.lists(st.booleans(), min_size=len(scores), max_size=len(scores)))
+    positive[0] = True
+    weights = data.draw(st.lists(st.integers(0, 3), min_size=len(scores), max_size=len(scores)))
+    weights[0] = 1
+    own = average_precision(np.array(scores), np.array(positive, float), np.array([weights], float))[0]
+    repeated = np.repeat(np.arange(len(scores)), weights)
+    assert own == pytest.approx(
+        sklearn.average_precision_score(np.array(positive)[repeated], np.array(scores)[repeated])
+    )
 
 
 @pytest.mark.parametrize(("label", "hit"), [(0, 1.0), (1, 0.0), (2, 0.0)])

@@ -10,6 +10,7 @@ from datamodules.frames import (
     clip_indices,
     dense_indices,
     jittered_indices,
+    lagged_indices,
     seconds_indices,
     symmetric_indices,
     uniform_indices,
@@ -274,3 +275,17 @@ def test_checkpoints_from_before_there_was_a_frame_rate_are_read():
 def test_no_seconds_to_sample_is_an_error(arguments):
     with pytest.raises(ValueError, match="positive"):
         seconds_indices(*arguments)
+
+
+@given(times, st.floats(0.0, 3.0), st.randoms(use_true_random=False))
+def test_the_second_frame_of_a_pair_is_the_first_that_is_late_enough(pts, lag, random):
+    indices = np.array([random.randrange(len(pts)) for _ in range(6)])
+    first, second = lagged_indices(pts, indices, lag)
+    assert (first <= indices).all()
+    for own, later, asked in zip(first.tolist(), second.tolist(), indices.tolist(), strict=True):
+        late_enough = [j for j in range(len(pts)) if pts[j] - pts[own] >= lag - 1e-6]
+        assert later == (late_enough[0] if late_enough else len(pts) - 1)
+        if pts[-1] - pts[asked] >= lag:
+            assert own == asked  # nothing had to be moved
+        elif own < asked:
+            assert pts[-1] - pts[own + 1] < lag  # it was moved no further than to the last pair

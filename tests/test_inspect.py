@@ -30,6 +30,8 @@ COLOURS = ["red", "green", "blue"]
 class ColourModel(nn.Module):
     """Says which colour the clip shows: the logit of a colour is the sum of its brightness over the seen frames."""
 
+    mixes_time = False
+
     def __init__(self) -> None:
         super().__init__()
         self.scale = nn.Parameter(torch.tensor(4.0))
@@ -321,3 +323,78 @@ def test_real_clips(tmp_path, checkpoint, shared_data):
         assert len(scores["frames"]) == 8
         assert all(math.isfinite(f["score"]) for f in scores["frames"])
         assert (tmp_path / video.stem / "report.html").stat().st_size < 1_000_000
+
+
+def test_a_long_video_is_taken_by_stretches(tmp_path):
+    video = colour_video(tmp_path / "long.mp4", "-" * 30 + "rrrr" + "-" * 26, fps=1)
+    found = inspect_video(colour_classifier(), video, target="red", regions="none", max_step_s=1)
+    assert len(found.frames) == 59, "a frame for each of the seconds between the first and the last"
+    assert found.clip["num_frames"] == 59
+    assert {30 <= f.index < 34 for f in found.keyframes} == {True}
+    assert sum(frame.score for frame in found.frames) == pytest.approx(sum(s.score for s in found.stretches), abs=1e-3)
+    best = max(found.stretches, key=lambda stretch: stretch.score)
+    assert best.looked_into
+    assert set(best.frames) & {30, 31, 32, 33}
+    assert [frame for stretch in found.stretches for frame in stretch.frames] == [f.index for f in found.frames]
+    assert f"the one from {best.start:.1f} s to {best.end:.1f} s adds most" in found.verdict
+    scores = found.scores()
+    assert scores["looked_at"] == pytest.approx(59 / 60)
+    assert sum(stretch["looked_into"] for stretch in scores["stretches"]) == 3
+    assert found.faithfulness is not None
+    assert found.faithfulness.reliable
+    page = found.save(tmp_path / "out").read_text("utf-8")
+    assert "Stretches of the video" in page
+
+
+def test_a_long_video_as_one_clip(tmp_path):
+    video = colour_video(tmp_path / "long.mp4", "-" * 30 + "rrrr" + "-" * 26, fps=1)
+    found = inspect_video(colour_classifier(), video, max_step_s=math.inf, regions="none")
+    assert len(found.frames) == 8
+    assert not found.stretches
+    assert found.scores()["looked_at"] == pytest.approx(8 / 60)
+    with pytest.raises(UserError, match="max_step_s"):
+        inspect_video(colour_classifier(), video, max_step_s=0)
+
+
+def test_other_methods_score_all_frames_of_a_long_video(tmp_path):
+    video = colour_video(tmp_path / "long.mp4", "r" * 4 + "-" * 36, fps=1)
+    found = inspect_video(colour_classifier(), video, method="loo+loi", target="red", regions="none", max_step_s=1)
+    assert len(found.frames) == 39
+    assert not found.stretches
+    assert {f.index for f in found.keyframes} <= {0, 1, 2, 3}
+
+
+def test_a_backbone_that_mixes_time_is_asked_with_the_frames_themselves(tmp_path, caplog):
+    class Shifted(ColourModel):
+        mixes_time = True
+
+        def encode_frames(self, video, *, maps=False):
+            tokens = super().encode_frames(video).tokens
+            return FrameFeatures(tokens + torch.cat([torch.zeros_like(tokens[:, :1]), tokens[:, :-1]], 1))
+
+    video = colour_video(tmp_path / "clip.mp4", "--r-" + "-" * 36, fps=1)
+    loaded = LoadedClassifier(Shifted().eval(), COLOURS, spec(4), "colour.ckpt")  # type: ignore[arg-type]
+    found = inspect_video(loaded, video, target="red", method="loi")
+    assert len(found.frames) == 4, "never by stretches"
+    assert "mixes time" in caplog.text
+    frames = load_clip(video, loaded.clip)["video"][0].float().mean((-2, -1)) / 255 * 4
+    alone = frames[:, 0] - (frames[:, 1] + frames[:, 2]) / 2
+    assert [f.score for f in found.frames] == pytest.approx(alone.tolist(), abs=1e-3)
+
+
+def test_a_contrast_has_a_verdict_of_its_own(tmp_path):
+    found = inspect_video(colour_classifier(), colour_video(tmp_path / "clip.mp4", "rrrrrrb-"), target="blue-red")
+    assert found.verdict.startswith("The model sees red here")
+    assert ", not blue." in found.verdict
+    assert "p(blue of the two)" in found.verdict
+    assert found.evidence.full == pytest.approx(
+        found.probabilities[2] / (found.probabilities[2] + found.probabilities[0]), abs=1e-6
+    )
+
+
+def test_a_condition_makes_the_command_fail(tmp_path, checkpoint, capsys):
+    video = colour_video(tmp_path / "clip.mp4", "rg-bbr-g")
+    options = {"checkpoint": checkpoint, "out": tmp_path / "out", "formats": ["json"], "regions": "none", "classes": 1}
+    assert inspect_videos([video], **options, fail_if="full>=0") == 1
+    assert "full>=0 holds" in capsys.readouterr().err
+    assert inspect_videos([video], **options, fail_if="full<0") == 0

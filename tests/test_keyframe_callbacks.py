@@ -140,13 +140,25 @@ def test_every_video_is_scored_once_as_a_game_of_its_own(tmp_path, module):
 
 
 def test_the_backbone_sees_each_clip_once(tmp_path, module):
-    seen = []
-    module.model.backbone.register_forward_hook(lambda m, args, out: seen.append(len(args[0])))
-    encode = type(module.model).encode_frames
+    maps = module.model.backbone.maps
     calls = []
-    module.model.encode_frames = lambda *args, **kw: calls.append(1) or encode(module.model, *args, **kw)
+    module.model.backbone.maps = lambda frames: calls.append(len(frames)) or maps(frames)
     trainer(tmp_path, KeyframeWriter(method="loo")).predict(module, loader(), return_predictions=False)
-    assert len(calls) == 3, "once a batch, for the prediction"
+    assert calls == [8, 8, 8], "two clips of four frames a batch, for the prediction"
+
+
+def test_a_backbone_that_mixes_time_is_scored_by_its_frames(tmp_path):
+    torch.manual_seed(0)
+    mixed = VideoClassificationModule(
+        class_names=["zero", "one", "two"], backbone="test_resnet", dim=8, heads=2, motion="shift"
+    )
+    trainer(tmp_path, KeyframeWriter(method="loi")).predict(mixed, loader(), return_predictions=False)
+    row = pyarrow.parquet.read_table(tmp_path / "keyframes" / "keyframes.parquet").to_pylist()[1]
+    clip, model = Clips()[0], mixed.model.eval()
+    with torch.no_grad():
+        game = FrameGame(model, model.encode_frames(clip["video"][None]).tokens, pts=clip["pts"][None])
+        alone = model(clip["video"][None, 1:2], pts=clip["pts"][None, 1:2]).logits
+    assert row["score"] == pytest.approx(float(game.worth(alone)) - game.v_empty, abs=1e-4)
 
 
 def test_a_stopped_run_goes_on_and_repeats_nothing(tmp_path, module):

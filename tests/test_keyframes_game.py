@@ -35,7 +35,8 @@ def test_chunks_and_single_coalitions_agree(seed, length, chunk, removal):
     coalitions = torch.rand(11, length, generator=torch.Generator().manual_seed(seed)) < 0.5
     at_once = FrameGame(Either([0.1, 0.2, 0.3]), tokens, target=2, removal=removal)
     chunked = FrameGame(Either([0.1, 0.2, 0.3]), tokens, target=2, removal=removal, chunk=chunk)
-    one_by_one = torch.cat([at_once.value(row[None]) for row in coalitions])
+    alone = (FrameGame(Either([0.1, 0.2, 0.3]), tokens, target=2, removal=removal) for _ in coalitions)
+    one_by_one = torch.cat([game.value(row[None]) for game, row in zip(alone, coalitions, strict=True)])
     torch.testing.assert_close(at_once.value(coalitions), one_by_one)
     torch.testing.assert_close(chunked.value(coalitions), one_by_one)
     assert max(chunked.model.calls) <= chunk
@@ -62,9 +63,25 @@ def test_nearest_prefers_the_earlier_of_two_and_has_nothing_to_show_for_nothing(
     head = Recorder([0.0, 0.0, 0.0])
     tokens = tokens_of(3)
     game = FrameGame(head, tokens, target=0, removal="nearest")
-    game.value(torch.tensor([[True, False, True], [False, False, False]]))
+    assert not head.shown[1].any(), "the empty coalition, asked when the game begins"
+    game.value(torch.tensor([[True, False, True]]))
     torch.testing.assert_close(head.shown[0], tokens[0, [0, 0, 2]])
-    assert not head.shown[1].any()
+
+
+def test_no_coalition_is_asked_twice_whatever_the_question():
+    head = Recorder([0.1, 0.2, 0.3])
+    tokens = tokens_of(4)
+    game = FrameGame(head, tokens, target=0)
+    coalitions = torch.tensor([[True, False, False, True], [True] * 4, [False] * 4, [True, False, False, True]])
+    first = game.value(coalitions)
+    assert game.evaluations == 3
+    other = game.about((2, 1))
+    again = other.value(coalitions)
+    assert (other.target, other.against, other.evaluations) == (2, 1, 0)
+    fresh = FrameGame(Recorder([0.1, 0.2, 0.3]), tokens, target=(2, 1))
+    torch.testing.assert_close(again, fresh.value(coalitions))
+    assert (other.v_full, other.v_empty) == (fresh.v_full, fresh.v_empty)
+    torch.testing.assert_close(game.value(coalitions), first)  # the first game keeps its question
 
 
 @pytest.mark.parametrize("removal", REMOVALS)

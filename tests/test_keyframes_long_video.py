@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from temporal_attn.keyframes.game import FrameGame
-from temporal_attn.keyframes.long_video import owen_values, shots, windows
+from temporal_attn.keyframes.long_video import clip_of_long_video, divide, owen_values, shots, windows
 from temporal_attn.types import UserError
 from tests.white_box import Additive, centred, shapley_by_orders, tokens_of
 
@@ -105,10 +105,36 @@ def test_more_contexts_come_closer_where_they_are_sampled():
 
 
 def test_windows_divide_all_frames():
-    assert windows(7, 3) == [[0, 1, 2], [3, 4, 5], [6]]
+    assert windows(7, 3) == [[0, 1, 2], [3, 4], [5, 6]]
     assert windows(3, 5) == [[0, 1, 2]]
     with pytest.raises(UserError, match="size"):
         windows(7, 0)
+
+
+def test_long_shots_are_divided_evenly():
+    looks = torch.eye(2)[torch.tensor([0] * 21 + [1] * 11)]
+    stretches = divide(looks)
+    assert list(itertools.chain(*stretches)) == list(range(32))
+    assert [len(stretch) for stretch in stretches] == [4, 4, 4, 3, 3, 3, 4, 4, 3], "the cut is kept"
+
+
+@pytest.mark.parametrize(
+    ("length", "seconds", "step", "frames"),
+    [
+        (250, 10.0, 1.0, 8),  # a frame a second would be no more than 16
+        (500, 20.0, 1.0, 20),
+        (500, 20.0, 2.0, 8),
+        (90_000, 3600.0, 1.0, 64),
+        (20, 3600.0, 1.0, 20),
+        (90_000, 3600.0, float("inf"), 8),
+    ],
+)
+def test_long_is_what_a_clip_would_look_away_from(length, seconds, step, frames):
+    clip = {"num_frames": 8, "sampling": "dense", "stride": 2, "resize": 32, "crop": 32, "repeat_short": True}
+    found = clip_of_long_video(clip, length, seconds, step)
+    assert found["num_frames"] == frames
+    assert (found is clip) == (frames == 8)
+    assert found["sampling"] == ("dense" if frames == 8 else "uniform")
 
 
 def test_shots_are_cut_where_the_picture_changes():

@@ -94,7 +94,7 @@ def test_the_evidence_is_the_models_own_answers():
     game = game_of(Sum(), says)
     before = game.evaluations
     e = weigh_evidence(game, [1, 3], draws=7)
-    assert game.evaluations - before == 2 + 2 * 7
+    assert 2 < game.evaluations - before <= 2 + 2 * 7, "sets that are drawn twice are asked once"
     assert e.full == pytest.approx(p(6.0), abs=1e-6)
     assert e.only_key == pytest.approx(p(7.0), abs=1e-6)
     assert e.without_key == pytest.approx(p(-1.0), abs=1e-6)

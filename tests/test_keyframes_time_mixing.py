@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from temporal_attn.keyframes.scores import score_frames
-from temporal_attn.keyframes.time_mixing import mixes_time, play_clip
+from temporal_attn.keyframes.time_mixing import encode_clip, mixes_time
 from temporal_attn.model import VideoClassifier
 from temporal_attn.types import FrameFeatures, ModelOutput, UserError
 
@@ -45,6 +45,11 @@ def clip(frames: int = 5, floats: bool = False) -> Tensor:
     return video.float() / 128 - 1 if floats else video
 
 
+def play_clip(model, video, mask=None, pts=None, *, target=None, removal="drop", evaluations=544, warn):
+    encoded = encode_clip(model, video, evaluations=evaluations, warn=warn)
+    return encoded.play(mask, pts, target=target, removal=removal)
+
+
 @pytest.mark.parametrize("floats", [False, True])
 def test_mixing_is_found(floats):
     assert mixes_time(Shifted(), clip(floats=floats))
@@ -63,6 +68,25 @@ def test_our_backbones_do_not_mix():
     assert not mixes_time(model, torch.randint(0, 256, (1, 4, 3, 32, 32), dtype=torch.uint8))
 
 
+def test_a_model_that_says_so_is_believed():
+    model = Frames()
+    model.mixes_time = True
+    assert mixes_time(model, clip())
+    assert model.passes == 0
+
+
+def test_a_motion_cue_takes_the_slow_way():
+    torch.manual_seed(0)
+    model = VideoClassifier(3, "test_resnet", attention=None, dim=8, heads=2, motion="shift").eval()
+    said = []
+    video = torch.randint(0, 256, (1, 3, 3, 32, 32), dtype=torch.uint8)
+    game = play_clip(model, video, target=0, warn=said.append)
+    assert "mixes time" in said[0]
+    with torch.no_grad():
+        alone = model(video[:, [0, 2]], pts=torch.tensor([[0.0, 2.0]])).logits
+    assert game.value(torch.tensor([[True, False, True]])).item() == pytest.approx(game.worth(alone).item(), abs=1e-4)
+
+
 def test_separable_frames_take_the_fast_way():
     model, said = Frames(), []
     game = play_clip(model, clip(), target=0, warn=said.append)
@@ -74,7 +98,7 @@ def test_separable_frames_take_the_fast_way():
 
 def test_the_slow_way_is_announced_with_its_cost_and_sees_only_kept_frames():
     model, video, said = Shifted(), clip(), []
-    game = play_clip(model, video, target=1, budget=32, warn=said.append)
+    game = play_clip(model, video, target=1, evaluations=32, warn=said.append)
     assert len(said) == 1
     assert "mixes time" in said[0]
     assert "32 passes" in said[0]

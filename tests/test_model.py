@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from temporal_attn.model import VideoClassifier
+from temporal_attn.temporal import names
 from temporal_attn.types import UserError
 
 pytest.importorskip("timm")
@@ -46,7 +47,7 @@ def times(batch: int = 2, frames: int = 4) -> Tensor:
 # --- the start -----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("temporal", ["attention_pool", "transformer"])
+@pytest.mark.parametrize("temporal", [name for name in names() if name not in ("mean", "max")])
 def test_at_the_start_the_model_is_its_backbone_with_mean_pooling(temporal: str):
     model, mean = make(temporal=temporal), make(temporal="mean", attention=None)
     shared = {key: value for key, value in model.state_dict().items() if key in mean.state_dict()}
@@ -112,6 +113,13 @@ def test_a_masked_frame_is_a_frame_that_is_not_there():
     torch.testing.assert_close(masked.logits, shorter.logits, atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(masked.frame_weights[:, mask[0]], shorter.frame_weights, atol=1e-5, rtol=1e-5)
     assert (masked.frame_weights[:, 1] == 0).all()
+
+
+def test_options_of_the_temporal_model_reach_it():
+    model = make(temporal_options={"position": "relative", "direction": "causal", "window": 3, "pool": "gated"})
+    block = model.temporal.blocks[1]
+    assert (block.position, block.direction, block.window) == ("relative", "causal", 3)
+    assert type(model.temporal.pool).__name__ == "GatedPool"
 
 
 @pytest.mark.parametrize("temporal", ["mean", "attention_pool", "transformer"])
@@ -268,6 +276,10 @@ def test_frames_are_dropped_in_training_and_never_in_evaluation():
     ("arguments", "words"),
     [
         ({"temporal": "lstm"}, "choose one of: mean"),
+        ({"temporal_options": {"windw": 3}}, "'windw'; it takes: pool, position"),
+        ({"temporal": "mean", "temporal_options": {"pool": "max"}}, "it takes: none"),
+        ({"spatial_tokens": 0}, "spatial_tokens"),
+        ({"motion": "flow"}, "choose one of: difference, shift"),
         ({"dim": 16, "heads": 3}, "heads=3 does not divide dim=16"),
         ({"heads": 0}, "heads"),
         ({"dim": -4}, "dim"),

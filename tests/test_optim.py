@@ -12,6 +12,7 @@ from torch import nn
 
 from temporal_attn.model import VideoClassifier
 from temporal_attn.optim import adamw, parameter_groups, warmup_cosine
+from temporal_attn.types import UserError
 
 pytest.importorskip("timm")
 
@@ -99,3 +100,75 @@ def test_what_will_unfreeze_is_in_the_groups_too() -> None:
     model = VideoClassifier(3, "test_resnet", freeze="layer1", dim=16, heads=2, depth=1)
     grouped = {id(p) for group in parameter_groups(model, 1e-3, 1e-4, 0.05, frozen=True) for p in group["params"]}
     assert grouped == {id(p) for p in model.parameters()}
+
+
+# -- layer-wise rates and parts that train later ---------------------------------------------------------------------
+
+
+def test_each_part_learns_slower_than_the_one_above_it() -> None:
+    model = VideoClassifier(3, "test_resnet", attention="cbam", dim=16, heads=2, depth=1)
+    parts = list(model.backbone.parts)
+    assert parts == ["stem", "layer1", "layer2", "layer3", "layer4"]
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    groups = parameter_groups(model, 1.0, 0.1, 0.05, layer_decay=0.5)
+    assert sum(len(group["params"]) for group in groups) == len(names)
+    assert len({group["name"] for group in groups}) == len(groups)
+    seen = set()
+    for group in groups:
+        for parameter in group["params"]:
+            name = names[id(parameter)]
+            first = name.removeprefix("backbone.net.").split(".")[0]
+            pretrained = name.startswith("backbone.net.") and first != "frame_attention"
+            part = first if first.startswith("layer") else "stem"
+            distance = {"layer4": 0, "layer3": 1, "layer2": 2, "layer1": 3, "stem": 4}[part]
+            assert group["lr"] == pytest.approx(0.1 * 0.5**distance if pretrained else 1.0), name
+            assert group["weight_decay"] == (0.05 if parameter.ndim > 1 and name.endswith("weight") else 0.0), name
+            assert group["name"].startswith(f"backbone.{part}" if pretrained else "head"), name
+            seen.add(part if pretrained else "head")
+    assert seen == {"head", *parts}
+
+
+def test_a_chain_of_blocks_counts_them_from_the_top() -> None:
+    model = VideoClassifier(3, "test_efficientnet", attention=None, temporal="mean", dim=0)
+    parts = list(model.backbone.parts)
+    assert parts[0] == "stem"
+    assert parts[-1] == "head"
+    for above, part in enumerate(reversed(parts)):
+        for module in model.backbone.parts[part]:
+            assert model.backbone.parts_above(f"{module}.weight") == above
+
+
+def test_layer_wise_rates_need_a_chain() -> None:
+    model = VideoClassifier(3, "test_vit", attention=None, temporal="mean", dim=0)
+    assert not model.backbone.parts
+    with pytest.raises(UserError, match="layer_decay"):
+        parameter_groups(model, 1e-3, 1e-4, 0.05, layer_decay=0.7)
+    assert parameter_groups(model, 1e-3, 1e-4, 0.05)  # one rate for all needs none
+
+
+def test_queries_and_positions_are_not_decayed() -> None:
+    model = VideoClassifier(3, "test_resnet", attention=None, temporal="attention_pool", dim=16, heads=2)
+    model.register_parameter("position", nn.Parameter(torch.zeros(4, 16)))
+    decay = {
+        id(p): group["weight_decay"] for group in parameter_groups(model, 1e-3, 1e-4, 0.05) for p in group["params"]
+    }
+    assert decay[id(model.get_parameter("position"))] == 0
+    assert decay[id(model.get_parameter("temporal.pool.query"))] == 0
+    assert decay[id(model.get_parameter("head.1.weight"))] == 0.05
+
+
+def test_what_trains_later_warms_up_when_it_is_freed() -> None:
+    model = VideoClassifier(3, "test_resnet", attention=None, freeze="layer2", dim=16, heads=2, depth=1)
+    optimizer = adamw(model, 1.0, 0.1, 0.0, frozen=True)
+    later = [group["name"] for group in optimizer.param_groups if group["later"]]
+    assert later == ["backbone_later", "backbone_no_decay_later"]
+    scheduler = warmup_cosine(optimizer, 4, 40, 0.01, freed_at=20)
+    for step in range(42):
+        for group in optimizer.param_groups:
+            full = 0.1 if group["name"].startswith("backbone") else 1.0
+            since = step - 20 if group["later"] else step
+            total = 20 if group["later"] else 40
+            share = expected(since, 4, total, 0.01) if since >= 0 else 0.0
+            assert group["lr"] == pytest.approx(full * share), (group["name"], step)
+        optimizer.step()
+        scheduler.step()

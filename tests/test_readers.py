@@ -8,6 +8,7 @@ import random
 import sys
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 import videos
@@ -17,6 +18,7 @@ from hypothesis import strategies as st
 from datamodules.readers import choose_engine, describe_engines, open_reader, select, source, summarise_engines
 from datamodules.readers.base import scaled_size
 from datamodules.readers.order import CodedPacket, display_order, mpeg4_display_order
+from datamodules.readers.scaling import FrameConverter
 from datamodules.readers.source import PacketSource
 from temporal_attn.types import UserError, VideoError
 
@@ -404,3 +406,28 @@ def test_real_damage_is_found(engine):
         with pytest.raises(VideoError, match="49 of 50 frames decode"):
             reader.get_batch([49])
         np.testing.assert_array_equal(reader.get_batch([0, 20, 48]), expected[[0, 20, 48]])
+
+
+# --- scaling ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("width", [56, 57])
+@pytest.mark.parametrize("turns", [0, 1, 2, 3])
+def test_scaled_frames_keep_their_colours(width, turns):
+    """Against 16-bit arithmetic: chroma is scaled to every pixel, at even widths too."""
+    draw = np.random.default_rng(0)
+    coarse = draw.integers(0, 256, (9, 12, 3), np.uint8)
+    frame = av.VideoFrame.from_ndarray(coarse.repeat(10, 0).repeat(10, 1), format="rgb24").reformat(format="yuv420p")
+    planes = frame.reformat(width, 42, "yuv444p16le", interpolation="BILINEAR").planes
+    luma, blue, red = (
+        np.frombuffer(memoryview(plane), np.uint16).reshape(42, -1)[:, :width] / 256 - offset
+        for plane, offset in zip(planes, (16, 128, 128), strict=True)
+    )
+    luma, blue, red = luma * 255 / 219, blue * 255 / 224, red * 255 / 224  # ITU-R BT.601
+    expected = np.stack([luma + 1.402 * red, luma - 0.344136 * blue - 0.714136 * red, luma + 1.772 * blue], -1)
+    upright = np.rot90(expected.clip(0, 255), turns)
+    converter = FrameConverter((90, 120), upright.shape[:2], turns)
+    pictures = converter.empty(2)
+    converter.write(frame, pictures[1])
+    assert pictures.shape == (2, *upright.shape)
+    assert np.abs(pictures[1] - upright).max() < 4

@@ -1,4 +1,4 @@
-"""Attention over time: what it starts as, what padding and shifts may not change, and each layer against a loop."""
+"""Temporal models by name: what they start as, what padding and shifts may not change, and attention against a loop."""
 
 from __future__ import annotations
 
@@ -11,10 +11,36 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from temporal_attn.temporal import AttentionPool, MeanPool, RotaryTime, TemporalEncoder, build, names
+from temporal_attn.attention import record_attention
+from temporal_attn.temporal import AttentionPool, MeanPool, RotaryTime, TemporalEncoder, build, names, options
 from temporal_attn.temporal.blocks import SelfAttentionBlock
+from temporal_attn.temporal.directions import DIRECTIONS
+from temporal_attn.temporal.drop_path import DropPath
+from temporal_attn.temporal.encoder import POOLS
+from temporal_attn.temporal.positions import POSITIONS
 
 DIM, HEADS = 16, 4
+
+VARIANTS: dict[str, tuple[str, dict[str, object]]] = {
+    **{name: (name, {}) for name in names()},
+    **{f"transformer {position}": ("transformer", {"position": position}) for position in POSITIONS},
+    **{
+        f"transformer {direction} {window}": ("transformer", {"direction": direction, "window": window})
+        for direction in DIRECTIONS
+        for window in (None, 2)
+    },
+    **{f"transformer {pool}": ("transformer", {"pool": pool}) for pool in POOLS},
+    "relative causal": ("transformer", {"position": "relative", "direction": "causal", "window": 3}),
+    "gru causal": ("gru", {"direction": "causal", "pool": "attention_pool"}),
+    "tcn causal": ("tcn", {"direction": "causal", "kernel_size": 2}),
+    "squeeze_excitation gated": ("squeeze_excitation", {"pool": "gated", "reduction": 4}),
+}
+"""Every name with its defaults, and every further option at least once."""
+
+
+def make(variant: str) -> TemporalEncoder:
+    name, chosen = VARIANTS[variant]
+    return build(name, DIM, HEADS, **chosen)
 
 
 def randomise(module: nn.Module, seed: int = 0) -> nn.Module:
@@ -34,9 +60,9 @@ def clip(batch: int = 2, frames: int = 5, seed: int = 1) -> tuple[Tensor, Tensor
     return tokens, torch.ones(batch, frames, dtype=torch.bool), pts
 
 
-@pytest.fixture(params=names())
+@pytest.fixture(params=VARIANTS)
 def encoder(request: pytest.FixtureRequest) -> TemporalEncoder:
-    module = randomise(build(request.param, DIM, HEADS))
+    module = randomise(make(request.param))
     assert isinstance(module, TemporalEncoder)
     return module
 
@@ -59,11 +85,12 @@ def test_attention_pool_starts_as_the_mean():
     torch.testing.assert_close(weights, uniform)
 
 
-@pytest.mark.parametrize("name", names())
-def test_every_encoder_starts_as_the_masked_mean_of_normalised_tokens(name: str):
+@pytest.mark.parametrize("variant", [variant for variant in VARIANTS if "max" not in variant])
+def test_every_encoder_starts_as_the_masked_mean_of_normalised_tokens(variant: str):
+    """But for the maximum, which is none of its frames' mean however its parameters stand: it has none."""
     tokens, mask, pts = clip()
     mask[1, 2:] = False
-    feature, weights = build(name, DIM, HEADS).eval()(tokens, mask, pts)
+    feature, weights = make(variant).eval()(tokens, mask, pts)
     for row, real, got, weight in zip(tokens, mask, feature, weights, strict=True):
         frames = row[real].numpy()
         frames = (frames - frames.mean(1, keepdims=True)) / np.sqrt(frames.var(1, keepdims=True) + 1e-5)
@@ -71,9 +98,10 @@ def test_every_encoder_starts_as_the_masked_mean_of_normalised_tokens(name: str)
         np.testing.assert_allclose(weight[real].detach().numpy(), 1 / len(frames), atol=1e-6)
 
 
-def test_gradient_reaches_every_parameter_after_two_steps():
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_gradient_reaches_every_parameter_after_two_steps(variant: str):
     torch.manual_seed(0)
-    module = build("transformer", DIM, HEADS).train()
+    module = make(variant).train()
     optimiser = torch.optim.SGD(module.parameters(), lr=0.5)
     for _ in range(3):  # zeroed output maps let what is below them wait
         optimiser.zero_grad()
@@ -81,10 +109,19 @@ def test_gradient_reaches_every_parameter_after_two_steps():
         (feature * torch.randn(feature.shape, generator=torch.Generator().manual_seed(5))).sum().backward()
         optimiser.step()
     for name, parameter in module.named_parameters():
-        if name.endswith("pool.key.bias"):  # softmax does not see what is common to all scores
+        if name.endswith("key.bias"):  # softmax does not see what is common to all scores
             continue
         assert parameter.grad is not None, name
         assert parameter.grad.abs().sum() > 0, name
+
+
+@pytest.mark.parametrize("name", ["mean", "attention_pool", "transformer"])
+def test_checkpoints_keep_their_keys(name: str):
+    blocks = ["norm1", "qkv", "out", "norm2", "mlp.0", "mlp.3"] if name == "transformer" else []
+    layers = [f"blocks.{block}.{layer}" for block in range(2) for layer in blocks] + ["norm"]
+    layers += [] if name == "mean" else ["pool.key", "pool.value", "pool.out"]
+    keys = {f"{layer}.{part}" for layer in layers for part in ("weight", "bias")}
+    assert set(build(name, DIM, HEADS).state_dict()) == keys | (set() if name == "mean" else {"pool.query"})
 
 
 # --- what must not matter ------------------------------------------------------------------------------------------
@@ -142,9 +179,9 @@ def test_times_do_matter_to_the_transformer():
 
 
 @settings(max_examples=20, deadline=None)
-@given(st.permutations(range(6)), st.sampled_from(names()))
-def test_frames_are_a_set_of_tokens_with_times(order: list[int], name: str):
-    module = randomise(build(name, DIM, HEADS))
+@given(st.permutations(range(6)), st.sampled_from(list(VARIANTS)))
+def test_frames_are_a_set_of_tokens_with_times(order: list[int], variant: str):
+    module = randomise(make(variant))
     tokens, mask, pts = clip(frames=6)
     mask[0, 4:] = False
     feature, weights = module(tokens, mask, pts)
@@ -171,11 +208,13 @@ def test_any_number_of_frames(encoder: TemporalEncoder, frames: int):
 
 
 @settings(max_examples=30, deadline=None)
-@given(st.lists(st.lists(st.booleans(), min_size=6, max_size=6), min_size=1, max_size=4), st.sampled_from(names()))
-def test_weights_are_a_distribution_over_real_frames(masks: list[list[bool]], name: str):
+@given(
+    st.lists(st.lists(st.booleans(), min_size=6, max_size=6), min_size=1, max_size=4), st.sampled_from(list(VARIANTS))
+)
+def test_weights_are_a_distribution_over_real_frames(masks: list[list[bool]], variant: str):
     mask = torch.tensor(masks)
     tokens, _, pts = clip(len(mask), 6)
-    _, weights = randomise(build(name, DIM, HEADS))(tokens, mask, pts)
+    _, weights = randomise(make(variant))(tokens, mask, pts)
     assert (weights >= 0).all()
     assert (weights[~mask] == 0).all()
     torch.testing.assert_close(weights.sum(1), mask.any(1).float())
@@ -338,23 +377,56 @@ def test_pool_weights_keep_single_precision_under_autocast():
         torch.testing.assert_close(pool.head_weights(x, mask), expected)
 
 
+# --- on demand and compiled ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("variant", [variant for variant in VARIANTS if VARIANTS[variant][0] == "transformer"])
+def test_fused_attention_equals_its_explicit_weights(variant: str):
+    module = randomise(make(variant))
+    tokens, mask, pts = clip(2, 6)
+    mask[0, 4:] = False
+    with torch.no_grad(), record_attention(module) as recorded:
+        module(tokens, mask, pts)
+        block = module.blocks[0]
+        assert isinstance(block, SelfAttentionBlock)
+        weights = recorded["blocks.0"]
+        seconds = torch.where(mask, pts - pts[:, :1], 0).double()
+        x = torch.where(mask[..., None], tokens, 0)
+        *_, values = block.project(x, mask, seconds)
+        torch.testing.assert_close(block.finish(x, weights @ values)[mask], block(x, mask, seconds)[mask])
+    torch.testing.assert_close(weights.sum(-1), mask[:, None].expand(-1, HEADS, -1).float())
+    assert (weights.transpose(-1, -2)[~mask[:, None].expand(-1, HEADS, -1)] == 0).all()  # nobody looks at padding
+
+
+@pytest.mark.parametrize("variant", ["cls", "tcn", "transformer learned", "relative causal"])
+def test_compiles_as_one_graph(variant: str):
+    """What has most branches; torch's compiler does not trace a GRU."""
+    module = randomise(make(variant))
+    tokens, mask, pts = clip(2, 5)
+    mask[0, 3:] = False
+    torch.compiler.reset()
+    compiled = torch.compile(module, fullgraph=True, backend="aot_eager", dynamic=False)(tokens, mask, pts)
+    for one, other in zip(compiled, module(tokens, mask, pts), strict=True):
+        torch.testing.assert_close(one, other, atol=1e-6, rtol=1e-5)
+
+
 # --- regularisation ------------------------------------------------------------------------------------------------
 
 
 def test_drop_path_skips_whole_clips_and_keeps_the_expectation():
-    block = randomise(SelfAttentionBlock(DIM, HEADS, drop_path=0.25)).train()
-    assert isinstance(block, SelfAttentionBlock)
+    skip = DropPath(0.25).train()
     torch.manual_seed(0)
     branch = torch.ones(4000, 3, DIM)
-    out = block._skip(branch)
+    out = skip(branch)
     assert {round(value, 4) for value in out.unique().tolist()} == {0.0, round(1 / 0.75, 4)}
     assert torch.equal(out.amax((1, 2)), out.amin((1, 2)))
     assert float(out.mean()) == pytest.approx(1, abs=0.03)
-    assert torch.equal(block.eval()._skip(branch), branch)
+    assert torch.equal(skip.eval()(branch), branch)
 
 
-def test_drop_path_grows_with_depth():
-    rates = [block.drop_path for block in build("transformer", DIM, HEADS, depth=4, drop_path=0.2).blocks]
+@pytest.mark.parametrize("name", ["transformer", "gru", "tcn"])
+def test_drop_path_grows_with_depth(name: str):
+    rates = [block.drop_path.rate for block in build(name, DIM, HEADS, depth=4, drop_path=0.2).blocks]
     assert rates == pytest.approx([0.05, 0.1, 0.15, 0.2])
 
 
@@ -364,7 +436,23 @@ def test_drop_path_grows_with_depth():
 @pytest.mark.parametrize(
     ("call", "words"),
     [
-        (lambda: build("lstm", DIM), "choose one of: mean, attention_pool, transformer"),
+        (lambda: build("lstm", DIM), "choose one of: mean, max, gated, cls, attention_pool"),
+        (lambda: build("transformer", DIM, HEADS, posititon="none"), "'posititon'; it takes: pool, position, direct"),
+        (lambda: build("mean", DIM, pool="max"), "'pool'; it takes: none"),
+        (lambda: build("transformer", DIM, HEADS, pool="median"), "choose one of: mean, max"),
+        (lambda: build("transformer", DIM, HEADS, position="alibi"), "choose one of: none, sinusoidal"),
+        (lambda: build("transformer", DIM, HEADS, direction="forwards"), "choose one of: bidirectional, causal"),
+        (lambda: build("transformer", DIM, HEADS, window=0), "window=0"),
+        (lambda: build("transformer", 12, 3, direction="split", position="none"), "heads=3 is odd"),
+        (lambda: build("transformer", 15, 3, position="sinusoidal"), "even width, got 15"),
+        (lambda: build("transformer", DIM, HEADS, position="learned", max_frames=1), "at least 2 frames"),
+        (lambda: build("cls", 15, 4), "does not divide"),
+        (lambda: build("gated", DIM, hidden=0), "hidden=0"),
+        (lambda: build("squeeze_excitation", DIM, reduction=17), "reduction=17"),
+        (lambda: build("gru", DIM, direction="split"), "none of a GRU"),
+        (lambda: build("tcn", DIM, direction="split"), "none of a TCN"),
+        (lambda: build("tcn", DIM, kernel_size=2), "no centre"),
+        (lambda: options("lstm"), "choose one of"),
         (lambda: build("transformer", 15, 4), "does not divide"),
         (lambda: build("attention_pool", 15, 4), "does not divide"),
         (lambda: build("transformer", 12, 4), "even head width, got 3"),

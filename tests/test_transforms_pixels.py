@@ -19,7 +19,7 @@ def draw(seed):
 
 def test_a_crop_is_torchvisions_on_each_frame():
     clip = make_clip()
-    for own, frame in zip(resized_crop(clip, Box(3, 5, 17, 21), 16), clip, strict=True):
+    for own, frame in zip(resized_crop(clip, Box(3, 5, 17, 21), (16, 16)), clip, strict=True):
         assert torch.equal(own, F.resized_crop(frame, 3, 5, 17, 21, [16, 16], antialias=True))
 
 

@@ -106,3 +106,12 @@ def test_a_class_that_there_is_not():
         exchanged_classes([("closing", "jumping")], NAMES, "augment.flip_pairs")
     with pytest.raises(UserError, match=r"augment.reverse_symmetric names jumping"):
         TimeReversal(0.5, (), ("jumping",), NAMES)
+
+
+def test_the_frames_of_a_pair_change_places():
+    batch = make_batch()
+    pairs = {**batch, "video": torch.cat((batch["video"], batch["video"] + 100), 2)}
+    first, later = reverse(pairs)["video"].split(3, 2)
+    own = reverse(batch)["video"]
+    assert torch.equal(first, torch.cat((own[:3] + 100, own[3:])))
+    assert torch.equal(later, torch.cat((own[:3], own[3:] + 100)))

@@ -3,13 +3,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from torchvision.transforms.v2.functional import resize
 
 from datamodules.dataset import VideoDataset, collate_clips
 from datamodules.frames import View, uniform_indices
 from datamodules.options import ClipOptions
 from datamodules.views import Views, crop_views
 from temporal_attn.metrics import VideoScores
-from temporal_attn.types import VideoRecord
+from temporal_attn.types import UserError, VideoRecord
 from tests.videos import numbered_frames, read_numbers, write_empty, write_video
 
 OPTIONS = ClipOptions(num_frames=4, resize=48, crop=48, num_clips=2, num_crops=3)
@@ -36,6 +37,24 @@ def test_three_crops_lie_along_the_longer_side(height, width):
         top = int((height - 32) * (place if height > width else 0.5))
         left = int((width - 32) * (0.5 if height > width else place))
         assert torch.equal(crop, frames[:, top : top + 32, left : left + 32])
+
+
+def test_a_crop_may_be_oblong_and_is_never_larger_than_what_there_is():
+    frames = torch.arange(40 * 56).reshape(1, 40, 56)
+    assert torch.equal(crop_views(frames, (32, 48))[0], frames[:, 4:36, 4:52])
+    upright = torch.randint(256, (2, 3, 56, 40), dtype=torch.uint8)
+    crops = crop_views(upright, [32, 60], 3)
+    enlarged = resize(upright, [84, 60], antialias=True)  # 60 / 40 in both directions, so that the crop is covered
+    assert crops.shape == (3, 2, 3, 32, 60)
+    for crop, top in zip(crops, (0, 26, 52), strict=True):
+        assert torch.equal(crop, enlarged[..., top : top + 32, :])
+
+
+@pytest.mark.parametrize("crop", [(0, 48), (64, 80)])
+def test_an_oblong_crop_is_checked_by_its_shorter_side(crop):
+    assert ClipOptions(resize=48, crop=(48, 64)).spec()["crop"] == [48, 64]
+    with pytest.raises(UserError, match=r"clip.crop"):
+        ClipOptions(resize=48, crop=crop)
 
 
 def test_all_views_of_a_video_are_in_one_item(dataset):
@@ -91,7 +110,7 @@ def test_scores_of_a_video_are_the_mean_of_its_views(dataset):
         scores.update(batch["index"], batch["view_id"], probabilities, batch["label"])
     by_video = scores.by_video()
     assert by_video.index.tolist() == [0, 1]
-    assert torch.allclose(by_video.probabilities, torch.stack([probabilities[6:].mean(0), probabilities[:6].mean(0)]))
+    assert torch.allclose(by_video.scores, torch.stack([probabilities[6:].mean(0), probabilities[:6].mean(0)]))
 
 
 def test_training_sees_one_clip(dataset):

@@ -14,7 +14,7 @@ from datamodules.fingerprint import FINGERPRINT_BYTES, alike_pairs
 
 __all__ = ["Clip", "Inventory", "Problem", "find_problems"]
 
-_HARMLESS = ("over-reported",)
+_HARMLESS = ("misnumbered", "over-reported")
 _IMBALANCE = 10.0
 _NAMED = 5
 
@@ -120,7 +120,8 @@ def _missing_videos(inventory: Inventory) -> Iterator[Problem]:
         names = sorted(absent)
         listed = len(inventory.missing) - len(missing)
         more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
-        detail = f"{len(names)} listed classes have no clip on disk ({listed:,} listed files)"
+        files = f" ({listed:,} listed files)" if listed else ""  # names that are ids do not tell their class
+        detail = f"{len(names)} listed classes have no clip on disk{files}"
         yield Problem("empty-class", "warning", ", ".join(names[:_NAMED]) + more, detail=detail)
 
 

@@ -2,66 +2,31 @@
 
 from __future__ import annotations
 
-from pathlib import Path, PurePosixPath
+import os
+from pathlib import PurePosixPath
 
-from datamodules.base import VideoDataModule
 from datamodules.doctor.checks import Clip, Inventory
+from datamodules.doctor.layouts import recognise
 from datamodules.files import VideoFiles
-from datamodules.folder import FolderDataModule
-from datamodules.hmdb51 import HMDB51DataModule
 from datamodules.records import RecordTable
-from datamodules.table import TableDataModule
-from datamodules.ucf101 import UCF101DataModule
 from temporal_attn.types import UserError
 
-__all__ = ["recognise", "take_inventory"]
-
-_TABLES = (".csv", ".tsv", ".parquet")
-_PARTS = ("train", "val", "test")
+__all__ = ["take_inventory"]
 
 
-def recognise(root: str, splits: str | None = None, fold: int = 1) -> VideoDataModule:
-    """The datamodule that understands a data set, without a validation part that it would draw itself.
-
-    Args:
-        root: Folder of the videos.
-        splits: Folder of UCF101's or HMDB51's official lists, a folder with ``train.txt`` and ``val.txt`` or
-            ``test.txt``, or a table (CSV or Parquet); None reads the split off the folders.
-        fold: Of the official lists.
-
-    Raises:
-        UserError: The splits are none of these.
-    """
-    if splits is None:
-        return FolderDataModule(root, val_fraction=0.0, test_fraction=0.0)
-    path = Path(splits)
-    if path.suffix.lower() in _TABLES:
-        return TableDataModule(root, splits, val_fraction=0.0, test_fraction=0.0)
-    if (path / "classInd.txt").exists():
-        return UCF101DataModule(root, splits, fold, val_fraction=0.0)
-    if any(path.glob("*_test_split?.txt")):
-        return HMDB51DataModule(root, splits, fold, val_fraction=0.0)
-    lists = {f"{part}_list": str(path / f"{part}.txt") for part in _PARTS if (path / f"{part}.txt").exists()}
-    if lists:
-        return FolderDataModule(root, val_fraction=0.0, test_fraction=0.0, **lists)  # type: ignore[arg-type]
-    raise UserError(
-        f"splits {splits}: no such lists; expected a folder with classInd.txt and trainlist01.txt (UCF101), with "
-        "<class>_test_split1.txt (HMDB51), or with train.txt, val.txt and test.txt, or a .csv or .parquet table"
-    )
-
-
-def take_inventory(root: str, splits: str | None = None, fold: int = 1) -> Inventory:
+def take_inventory(root: str, splits: str | None = None, fold: int = 1, layout: str | None = None) -> Inventory:
     """Every video that is listed or on disk.
 
     Args:
         root: Folder of the videos.
         splits: See `recognise`.
         fold: Likewise.
+        layout: Likewise.
 
     Raises:
         UserError: The layout is not understood, a list is malformed, or there is no video.
     """
-    data = recognise(root, splits, fold)
+    data = recognise(root, splits, fold, layout)
     catalogue = data.find_videos()
     parts = {split: records for split, records in catalogue.records.items() if len(records)}
     is_split = splits is not None or len(parts) > 1
@@ -72,7 +37,9 @@ def take_inventory(root: str, splits: str | None = None, fold: int = 1) -> Inven
     ]
     files = VideoFiles(root)
     listed = {clip.path for clip in clips}
-    on_disk = ((str(files.root / name), name) for name in files.names)
+    has_folders = any(os.path.isdir(path) for path in listed)  # otherwise images beside the videos are none of them
+    names = [*files.names, *(files.image_folders if has_folders else ())]
+    on_disk = ((str(files.root / name), name) for name in names)
     strays = [Clip(path, PurePosixPath(name).parent.name) for path, name in on_disk if path not in listed]
     if not clips and not strays:
         raise UserError(data.explain_missing("train"))

@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 from hashlib import sha256
 from pathlib import Path
+from typing import Literal
 
 from datamodules.doctor.checks import Inventory, Problem, find_problems
+from datamodules.doctor.image_folders import examine_folders
 from datamodules.doctor.inventory import take_inventory
 from datamodules.doctor.report import Diagnosis, print_table, write_html, write_json
 from datamodules.examination import Examination
@@ -16,13 +18,15 @@ from temporal_attn.types import UserError
 
 __all__ = ["run_doctor"]
 
-_QUARANTINED = ("crashing", "damaged", "duplicate", "hanging", "leakage", "truncated", "unreadable")
+_QUARANTINED = (*("crashing", "damaged", "duplicate", "hanging", "leakage", "mixed-size", "truncated", "unreadable"),)
 
 
 def run_doctor(
     root: str,
     splits: str | None = None,
     fold: int = 1,
+    layout: Literal["ucf101", "hmdb51", "ssv2", "diving48", "jester", "kinetics", "table", "mmaction", "lists"]
+    | None = None,
     json: str | None = None,
     html: str | None = None,
     quarantine: str | None = None,
@@ -35,15 +39,18 @@ def run_doctor(
     """Say what is wrong with a data set, before it costs a training run.
 
     Errors are files that cannot be read, hang or crash their decoder, are cut off or damaged; the same content under
-    two labels or on two sides of the split, re-encoded too; and groups of clips on two sides of the split. Warnings
-    are videos that are listed but missing, in no list or too short, classes without clips or far smaller than others,
-    and clips of one class that look the same.
+    two labels or on two sides of the split, re-encoded too; and groups of clips on two sides of the split. Folders of
+    images are videos too: unreadable images and sizes that change are errors. Warnings are gaps in their numbers,
+    videos that are listed but missing, in no list or too short, classes without clips or far smaller than others, and
+    clips of one class that look the same.
 
     Args:
         root: Folder of the videos.
-        splits: Folder with UCF101's or HMDB51's official lists, folder with ``train.txt``, ``val.txt`` and
-            ``test.txt``, or table (.csv, .parquet); None takes the split from the folders.
-        fold: Of the official lists.
+        splits: Folder of the annotation files, or the file where it is one: the official ones of UCF101, HMDB51,
+            Kinetics, Something-Something v2, Diving48 or Jester, mmaction2's lists, plain ``train.txt``, ``val.txt``
+            and ``test.txt``, or a table (.csv, .parquet); None takes the split from the folders.
+        fold: Of UCF101's or HMDB51's official lists.
+        layout: Of the splits; found out by their files if not given.
         json: File for all problems, machine-readable.
         html: File for a page with pictures.
         quarantine: File for the list of videos to leave out, for ``loader.exclude``: those with errors, and of two that
@@ -63,7 +70,7 @@ def run_doctor(
     """
     for path in (json, html, quarantine):
         _check_writable(path)
-    inventory = take_inventory(root, splits, fold)
+    inventory = take_inventory(root, splits, fold, layout)
     found = _examine(inventory, cache_dir or _user_cache(root), workers, timeout)
     problems = find_problems(inventory, found, min_frames, strict)
     diagnosis = Diagnosis(root, splits, fold, inventory, found, tuple(problems))
@@ -78,9 +85,12 @@ def run_doctor(
 
 
 def _examine(inventory: Inventory, cache_dir: str, workers: int | None, timeout: float) -> dict[str, Examination]:
-    """What the files hold, by path; folders of images are not decoded."""
-    paths = sorted({clip.path for clip in (*inventory.clips, *inventory.strays) if not os.path.isdir(clip.path)})
-    return dict(zip(paths, scan(paths, cache_dir, workers, timeout), strict=True))
+    """What the files and the folders of images hold, by path."""
+    paths = sorted({clip.path for clip in (*inventory.clips, *inventory.strays)})
+    folders = [path for path in paths if os.path.isdir(path)]
+    files = sorted(set(paths) - set(folders))
+    found = dict(zip(files, scan(files, cache_dir, workers, timeout), strict=True))
+    return {**found, **dict(zip(folders, examine_folders(folders, workers), strict=True))}
 
 
 def _reasons(problems: list[Problem], found: dict[str, Examination]) -> dict[str, str]:

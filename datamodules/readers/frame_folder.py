@@ -13,7 +13,7 @@ from datamodules.readers.base import BaseReader, scaled_size
 from datamodules.readers.scaling import FrameScaler
 from temporal_attn.types import UserError, VideoError
 
-__all__ = ["IMAGE_SUFFIXES", "FrameFolderReader", "natural_order"]
+__all__ = ["IMAGE_SUFFIXES", "FrameFolderReader", "image_names", "natural_order"]
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
 """Lower-case suffixes of the files that are taken for frames."""
@@ -40,16 +40,7 @@ class FrameFolderReader(BaseReader):
         if not fps > 0:
             raise UserError(f"fps: {fps:g} frames per second; give a positive number")
         self.path = str(path)
-        try:
-            names = [name for name in os.listdir(path) if name.lower().endswith(IMAGE_SUFFIXES)]
-        except OSError as error:
-            missing = isinstance(error, FileNotFoundError)
-            raise VideoError(self.path, "the folder does not exist" if missing else str(error.strerror)) from error
-        if not names:
-            raise VideoError(
-                self.path, f"a folder without frames: none of its files ends in {' '.join(IMAGE_SUFFIXES)}"
-            )
-        self._names = natural_order(names)
+        self._names = names = image_names(self.path)
         first = self._load(0)
         self._stored_size = first.shape[:2]
         size = scaled_size(first.shape[0], first.shape[1], short_side)
@@ -82,6 +73,22 @@ class FrameFolderReader(BaseReader):
                 return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
         except (OSError, UnidentifiedImageError, SyntaxError, ValueError) as error:
             raise VideoError(self.path, f"{name} is no readable image ({error})") from error
+
+
+def image_names(path: str) -> list[str]:
+    """Names of the images in a folder, in `natural_order`.
+
+    Raises:
+        VideoError: There is no such folder, or no image in it.
+    """
+    try:
+        names = [name for name in os.listdir(path) if name.lower().endswith(IMAGE_SUFFIXES)]
+    except OSError as error:
+        missing = isinstance(error, FileNotFoundError)
+        raise VideoError(path, "the folder does not exist" if missing else str(error.strerror)) from error
+    if not names:
+        raise VideoError(path, f"a folder without frames: none of its files ends in {' '.join(IMAGE_SUFFIXES)}")
+    return natural_order(names)
 
 
 def natural_order(names: list[str]) -> list[str]:

@@ -82,7 +82,9 @@ def _open_video(path: str, engine: str, short_side: int | None, index: VideoInde
     if index is None:
         indexed = PyAVReader(path, short_side, stream=stream)
         index = indexed.index
-    wanted = engine if engine != "auto" else index.engine if has_decord() else "pyav"
+    wanted = index.engine if engine == "auto" else engine
+    if engine == "auto" and wanted == "decord" and not has_decord():
+        wanted = "pyav"
     note = ""
     if wanted in _FOREIGN:
         try:

@@ -7,6 +7,7 @@ comes out carries it on. So frames are known by what they are, not by when they 
 from __future__ import annotations
 
 from collections.abc import Container, Iterator
+from io import BufferedReader, FileIO
 from typing import TYPE_CHECKING, Protocol, cast
 
 from datamodules.readers.index import VideoIndex
@@ -59,7 +60,7 @@ class StoredPackets:
         except ValueError as error:
             raise VideoError(path, f"this FFmpeg has no decoder {index.codec}: scan the file again") from error
         try:
-            self._file = open(path, "rb", buffering=_BUFFER_BYTES)  # noqa: SIM115  closed by `close`
+            self._file = BufferedReader(FileIO(path), _BUFFER_BYTES)
         except OSError as error:
             raise VideoError(path, error.strerror or str(error)) from error
         self.context.thread_count = 1
@@ -78,12 +79,10 @@ class StoredPackets:
             size = self._sizes[following]
             if not size:
                 continue
-            self._file.seek(self._positions[following])
-            data = self._file.read(size)
-            if len(data) < size:
-                raise VideoError(self._path, "the file has become shorter since it was scanned")
             packet = cast("av.Packet[av.VideoStream]", av.Packet(size))  # with the padding that decoders read into
-            packet.update(data)
+            self._file.seek(self._positions[following])
+            if self._file.readinto(packet) < size:
+                raise VideoError(self._path, "the file has become shorter since it was scanned")
             packet.pts = following
             yield packet
 

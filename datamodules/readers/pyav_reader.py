@@ -15,6 +15,7 @@ import numpy.typing as npt
 from datamodules.readers.base import BaseReader, scaled_size
 from datamodules.readers.index import VideoIndex
 from datamodules.readers.packets import Packets, StoredPackets, decode
+from datamodules.readers.scaling import FrameConverter
 from datamodules.readers.scan import counted_index, index_packets
 from datamodules.readers.source import PacketSource
 from temporal_attn.types import VideoError
@@ -53,9 +54,6 @@ class PyAVReader(BaseReader):
     def __init__(
         self, path: str, short_side: int | None = None, index: VideoIndex | None = None, stream: int | None = None
     ) -> None:
-        from av.video.reformatter import VideoReformatter
-
-        self._reformatter = VideoReformatter()
         self._run: _Run | None = None
         if index is not None and index.is_direct:
             self._packets: Packets = StoredPackets(path, index)
@@ -69,7 +67,9 @@ class PyAVReader(BaseReader):
                 source.close()
                 raise
         self._follow(index)
-        super().__init__(path, index.pts, index.fps, scaled_size(*index.size, short_side))
+        size = scaled_size(*index.size, short_side)
+        self._converter = FrameConverter(index.coded, size, index.quarter_turns)
+        super().__init__(path, index.pts, index.fps, size)
 
     def close(self) -> None:
         """Close the file and forget its packets."""
@@ -77,25 +77,20 @@ class PyAVReader(BaseReader):
         self._packets.close()
 
     def _read(self, wanted: list[int]) -> npt.NDArray[np.uint8]:
-        frames = np.empty((len(wanted), *self.size, 3), np.uint8)
+        frames = self._converter.empty(len(wanted))
         places: dict[int, list[int]] = {}
         for place, rank in enumerate(wanted):
             places.setdefault(rank, []).append(place)
         missing = set(places)
         for rank, frame in self._frames(sorted(places)):
-            frames[places[rank]] = self._convert(frame)
+            first, *others = places[rank]
+            self._converter.write(frame, frames[first])
+            frames[others] = frames[first]
             missing.discard(rank)
         if missing:
             self._recount(max(wanted))
             return self._read(wanted)
         return frames
-
-    def _convert(self, frame: av.VideoFrame) -> npt.NDArray[np.uint8]:
-        """(height, width, 3) upright RGB with square pixels."""
-        turns = self.index.quarter_turns
-        height, width = self.size if turns % 2 == 0 else self.size[::-1]
-        scaled = self._reformatter.reformat(frame, width, height, "rgb24", interpolation="BILINEAR", threads=1)
-        return np.rot90(scaled.to_ndarray(), turns)
 
     def _follow(self, index: VideoIndex) -> None:
         """Take the order of the frames, and where decoding starts, from this index."""

@@ -16,6 +16,7 @@ from datamodules.transforms.mixing import ClipMixing
 from datamodules.transforms.pixels import colour_jitter, draw_crop, erase, resized_crop
 from datamodules.transforms.policies import rand_augment, trivial_augment
 from datamodules.transforms.reversal import TimeReversal
+from datamodules.views import crop_size
 from temporal_attn.types import UserError, VideoBatch
 
 __all__ = ["ClipAugment"]
@@ -29,20 +30,22 @@ class ClipAugment:
 
     Args:
         options: Ranges of the draws.
-        size: Side in pixels of the square that comes out.
+        size: What comes out, in pixels: the side of a square, or height h and width w.
         class_names: The K classes in label order; needed where labels change with the picture.
 
     Raises:
         UserError: The options name a class that there is not.
 
     Shape:
-        video (B, T, C, H, W) uint8 becomes (B, T, C, size, size) uint8 on the same device. Labels keep their form, but
+        video (B, T, C, H, W) uint8 becomes (B, T, C, h, w) uint8 on the same device. Labels keep their form, but
         for mixing, which makes them (B, K) float, see `ClipMixing`.
     """
 
-    def __init__(self, options: AugmentOptions, size: int, class_names: Sequence[str] | None = None) -> None:
+    def __init__(
+        self, options: AugmentOptions, size: int | Sequence[int], class_names: Sequence[str] | None = None
+    ) -> None:
         self.options = options
-        self.size = size
+        self.size = crop_size(size)
         self._knows_classes = False
         self._mirrored: Tensor | None = None
         self._reversal: TimeReversal | None = None
@@ -66,22 +69,22 @@ class ClipAugment:
             self._mixing = ClipMixing(o.mixup, o.cutmix, o.mix, len(class_names))
 
     def __call__(self, batch: VideoBatch) -> VideoBatch:
-        """A new batch with augmented clips; one without frames, such as one of cached features, is returned as is.
+        """A new batch with augmented clips; of one without frames, such as one of cached features, they are only mixed.
 
         Raises:
             UserError: Such a batch, and options that cannot be applied to it.
         """
-        if "video" not in batch:
-            self._refuse_label_changes()
-            return batch
         if self.options.changes_labels and not self._knows_classes:
             raise UserError("augment: these options need the class names; pass class_names to ClipAugment")
+        if "video" not in batch:
+            self._refuse_label_changes()
+            return batch if self._mixing is None else self._mixing(batch)
         generators = [torch.Generator().manual_seed(seed) for seed in batch["seed"].tolist()]
         if self._reversal is not None:
             draws = torch.tensor([draw_uniform(0, 1, generator) for generator in generators])
             batch = self._reversal(batch, draws)
         video = batch["video"]
-        augmented = video.new_empty((*video.shape[:3], self.size, self.size))
+        augmented = video.new_empty((*video.shape[:3], *self.size))
         flipped = torch.zeros(len(video), dtype=torch.bool)
         for row, generator in enumerate(generators):
             augmented[row], flipped[row] = self._augment(video[row], generator)
@@ -93,10 +96,10 @@ class ClipAugment:
         return batch if self._mixing is None else self._mixing(batch)
 
     def clip(self, clip: Tensor, seed: int) -> Tensor:
-        """One clip (T, C, H, W) without its label, augmented by its seed to (T, C, size, size).
+        """One clip (T, C, H, W) without its label, augmented by its seed to (T, C, h, w), and not mixed.
 
         Raises:
-            UserError: The options change labels too.
+            UserError: The options change the label with the picture.
         """
         self._refuse_label_changes()
         augmented, _ = self._augment(clip, torch.Generator().manual_seed(seed))
@@ -105,8 +108,11 @@ class ClipAugment:
     def _augment(self, clip: Tensor, generator: torch.Generator) -> tuple[Tensor, bool]:
         """The pixels of one clip, and whether it is mirrored."""
         o = self.options
-        height, width = clip.shape[-2:]
-        clip = resized_crop(clip, draw_crop(height, width, o.scale, o.ratio, generator), self.size)
+        frames, channels, height, width = clip.shape
+        clip = clip.reshape(-1, 3, height, width)  # frames that come in pairs are frames of one clip like all others
+        shape = self.size[1] / self.size[0]
+        ratio = (o.ratio[0] * shape, o.ratio[1] * shape)
+        clip = resized_crop(clip, draw_crop(height, width, o.scale, ratio, generator), self.size)
         flip = draw_uniform(0, 1, generator) < o.flip
         if flip:
             clip = F.horizontal_flip(clip)
@@ -117,12 +123,13 @@ class ClipAugment:
         clip = colour_jitter(clip, o.brightness, o.contrast, o.saturation, o.hue, generator)
         if o.erase > 0 and draw_uniform(0, 1, generator) < o.erase:
             clip = erase(clip, o.erase_scale, o.erase_ratio, o.erase_each_frame, generator)
-        return clip, flip
+        return clip.reshape(frames, channels, *self.size), flip
 
     def _refuse_label_changes(self) -> None:
-        """Clips that were augmented once and stored would keep the label of before."""
-        if self.options.changes_labels:
+        """Clips that were augmented once and stored would keep the label of before; they can be blended, not cut."""
+        o = self.options
+        if o.flip_pairs or o.reverse > 0 or (o.mixes and o.cutmix > 0):
             raise UserError(
-                "augment: flip_pairs, reverse, mixup and cutmix change labels, which stored features cannot follow; "
-                "leave them out, or leave out cache_dir"
+                "augment: flip_pairs, reverse and cutmix change labels with the picture, which stored features cannot "
+                "follow; leave them out (mixup works), or leave out cache_dir"
             )

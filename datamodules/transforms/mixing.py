@@ -1,4 +1,4 @@
-"""Mixup and cutmix: a clip of two classes, with the label to match."""
+"""Mixup and cutmix: a clip of two classes, with the label to match. Cached features are mixed as clips are."""
 
 from __future__ import annotations
 
@@ -36,10 +36,11 @@ class ClipMixing:
     """Mixes clips of a batch with one another, each with a partner, a share and a place from its own seed.
 
     Mask, seconds, names and everything else remain those of the clip itself. A clip may meet itself in its partner's
-    stead where the batch holds no other.
+    stead where the batch holds no other. Where a batch holds what a frozen part of a net made of its clips instead of
+    the clips, that is blended: manifold mixup at the cut. Boxes are pasted into pictures only.
 
     Papers: Zhang et al., "mixup", ICLR 2018. https://arxiv.org/abs/1710.09412; Yun et al., "CutMix", ICCV 2019.
-    https://arxiv.org/abs/1905.04899
+    https://arxiv.org/abs/1905.04899; Verma et al., "Manifold Mixup", ICML 2019. https://arxiv.org/abs/1806.05236
 
     Args:
         mixup: Parameter α of the Beta distribution from which a share is drawn; 0 never blends.
@@ -50,7 +51,7 @@ class ClipMixing:
     Shape:
         ``label`` becomes (B, K) float32, whether a clip is mixed or not: the share of each class, as `cross_entropy`
         takes it. A loss that needs two labels finds ``label_b``, the partners' labels in the form that ``label`` had,
-        and ``lam`` (B,) float32, the share of the clip itself.
+        and ``lam`` (B,) float32, the share of the clip itself. ``partner`` (B,) int64 says which row was mixed in.
     """
 
     def __init__(self, mixup: float, cutmix: float, probability: float, num_classes: int) -> None:
@@ -60,8 +61,9 @@ class ClipMixing:
         self.num_classes = num_classes
 
     def __call__(self, batch: VideoBatch) -> VideoBatch:
-        """A new batch of mixed clips."""
-        video, label = batch["video"], batch["label"]
+        """A new batch of mixed clips, or of mixed features."""
+        field = "video" if "video" in batch else "features"
+        video, label = cast(dict[str, Tensor], batch)[field], batch["label"]
         height, width = video.shape[-2:]
         seeds = batch["seed"].tolist()
         mixes = [self._draw(row, seed, len(seeds), height, width) for row, seed in enumerate(seeds)]
@@ -73,7 +75,7 @@ class ClipMixing:
         lam = torch.tensor([mix.share for mix in mixes], dtype=torch.float32, device=label.device)
         target = label.float() if label.ndim == 2 else one_hot(label, self.num_classes).float()
         soft = lam[:, None] * target + (1 - lam[:, None]) * target[partners]
-        changed = {"video": mixed, "label": soft, "label_b": label[partners], "lam": lam}
+        changed = {field: mixed, "label": soft, "label_b": label[partners], "lam": lam, "partner": partners}
         return cast(VideoBatch, {**batch, **changed})
 
     def _draw(self, row: int, seed: int, size: int, height: int, width: int) -> _Mix:
@@ -92,14 +94,15 @@ class ClipMixing:
 
 
 def blend(own: Tensor, other: Tensor, share: float) -> Tensor:
-    """Weighted mean share · own + (1 - share) · other, rounded back to uint8.
+    """Weighted mean share · own + (1 - share) · other, in the type that came; uint8 is rounded to the nearest.
 
     Args:
-        own: (T, C, H, W) uint8.
+        own: (T, C, H, W) uint8, or features (T, ...) of any float type.
         other: The same.
         share: In [0, 1].
     """
-    return torch.lerp(other.float(), own.float(), share).round_().to(own.dtype)
+    mean = torch.lerp(other.float(), own.float(), share)
+    return (mean if own.is_floating_point() else mean.round_()).to(own.dtype)
 
 
 def draw_cutmix_box(height: int, width: int, share: float, rng: np.random.Generator) -> Box:

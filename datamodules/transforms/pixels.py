@@ -25,9 +25,9 @@ def draw_crop(
     return Box((height - h) // 2, (width - w) // 2, h, w)
 
 
-def resized_crop(clip: Tensor, box: Box, side: int) -> Tensor:
-    """The box, scaled to a square of `side` pixels."""
-    cropped: Tensor = F.resized_crop(clip, *box, size=[side, side], antialias=True)
+def resized_crop(clip: Tensor, box: Box, size: tuple[int, int]) -> Tensor:
+    """The box, scaled to `size`, height and width in pixels."""
+    cropped: Tensor = F.resized_crop(clip, *box, size=list(size), antialias=True)
     return cropped
 
 

@@ -64,8 +64,11 @@ class TimeReversal:
         order = torch.where(where[:, None], backwards, steps)
         first, last = batch["pts"][:, :1], batch["pts"].gather(1, count - 1)
         pts = batch["pts"].gather(1, order)
+        video = batch["video"][torch.arange(len(label), device=label.device)[:, None], order]
+        if video.shape[2] == 6:  # a frame and the one after it change places
+            video = torch.where(where[:, None, None, None, None], video.roll(3, 2), video)
         changed = {
-            "video": batch["video"][torch.arange(len(label), device=label.device)[:, None], order],
+            "video": video,
             "frame_index": batch["frame_index"].gather(1, order),
             "pts": torch.where(where[:, None], first + last - pts, pts),
             "label": exchange_labels(label, self.becomes.to(label.device), where),

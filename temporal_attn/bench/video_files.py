@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import struct
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
@@ -19,12 +20,19 @@ _SHORT_GOP = 24
 """Frames of a group of pictures up to which seeking beats decoding through, on clips of a few seconds."""
 
 
+_LARGE = 1080
+"""Pixels of the short side from which on scaling a frame costs about as much as decoding it."""
+
+
 class _Kind(NamedTuple):
     suffix: str
     codec: str
     gop: int
     b_frames: int = 0
     is_uneven: bool = False
+    size: tuple[int, int] = (240, 320)
+    starts_late: bool = False
+    is_turned: bool = False
 
 
 _KINDS = (
@@ -34,24 +42,33 @@ _KINDS = (
     _Kind(".mp4", "libx264", 12, b_frames=2),
     _Kind(".mp4", "libx264", 250, b_frames=2),
     _Kind(".mp4", "libx264", 250, b_frames=2, is_uneven=True),
+    _Kind(".mp4", "libx264", 12, b_frames=2, starts_late=True),
+    _Kind(".mp4", "libx264", 12, b_frames=2, is_turned=True),
+    _Kind(".mp4", "libx264", 250, b_frames=2, size=(1080, 1920)),
     _Kind(".mp4", "libx265", 12),
     _Kind(".webm", "libvpx-vp9", 60),
     _Kind(".mkv", "libsvtav1", 60),
 )
-_SIZE = (240, 320)
 _RATE = 25
 _TICKS = 90_000
+_CUT_SECONDS = 0.7
 
 
 def kind_of(index: VideoIndex) -> str:
     """Kind of a file, by what decides over the cost of reading: ``gop12``, ``single_gop`` or ``b_frames`` in AVI.
 
     ``gop12`` stands for groups of up to 24 frames, ``single_gop`` for longer ones. Other files are named after their
-    codec, with ``gop12`` or ``long_gop``.
+    codec, with ``gop12`` or ``long_gop``, and ``edit_list``, ``rotated`` or ``1080p`` where they are.
     """
     if index.container != "avi":
         codec = index.codec.removeprefix("lib").removesuffix("-vp9")
-        return f"{codec}_{'gop12' if index.gop_frames <= _SHORT_GOP else 'long_gop'}"
+        traits = {
+            "edit_list": index.hidden > 0,
+            "rotated": index.quarter_turns > 0,
+            "1080p": min(index.coded) >= _LARGE,
+        }
+        gop = "gop12" if index.gop_frames <= _SHORT_GOP else "long_gop"
+        return "_".join([codec, gop, *(name for name, has in traits.items() if has)])
     if (np.diff(index.order) < 0).any():
         return "b_frames"
     return "gop12" if len(index.starts) > 1 and index.gop_frames <= _SHORT_GOP else "single_gop"
@@ -72,15 +89,15 @@ def encode_files(folder: Path, frames: int = 200, seed: int = 0) -> list[Path]:
     for number, kind in enumerate(_KINDS):
         path = folder / f"{number}{kind.suffix}"
         try:
-            _encode(path, kind, _scene(frames, np.random.default_rng((seed, number))))
+            _encode(path, kind, _scene(frames, kind.size, np.random.default_rng((seed, number))))
         except (FFmpegError, ValueError):  # ValueError: an encoder that this FFmpeg was built without
             continue
         paths.append(path)
     return paths
 
 
-def _scene(frames: int, rng: np.random.Generator) -> Iterator[npt.NDArray[np.uint8]]:
-    height, width = _SIZE
+def _scene(frames: int, size: tuple[int, int], rng: np.random.Generator) -> Iterator[npt.NDArray[np.uint8]]:
+    height, width = size
     ground = _texture(rng, (height, width))
     patches = [_texture(rng, (64, 64)) for _ in range(3)]
     places, steps = rng.integers(0, (height - 64, width - 64), (3, 2)), rng.integers(-4, 5, (3, 2))
@@ -105,7 +122,7 @@ def _encode(path: Path, kind: _Kind, scene: Iterator[npt.NDArray[np.uint8]]) -> 
     with av.open(str(path), "w") as container:
         stream = container.add_stream(kind.codec, rate=_RATE)
         assert isinstance(stream, av.VideoStream)
-        stream.height, stream.width = _SIZE
+        stream.height, stream.width = kind.size
         stream.pix_fmt = "yuv420p"
         context = stream.codec_context
         context.gop_size, context.max_b_frames, context.thread_count = kind.gop, kind.b_frames, 1
@@ -119,6 +136,38 @@ def _encode(path: Path, kind: _Kind, scene: Iterator[npt.NDArray[np.uint8]]) -> 
             frame.pts = number * (_TICKS // _RATE) + 900 * (number % 3) if kind.is_uneven else number
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
+    if kind.starts_late:
+        path.write_bytes(_cut_by_edit_list(path.read_bytes(), _CUT_SECONDS))
+    if kind.is_turned:
+        path.write_bytes(_turned(path.read_bytes()))
+
+
+def _cut_by_edit_list(data: bytes, seconds: float) -> bytes:
+    """An MP4 whose only track starts in its middle, as a cut without re-encoding leaves it: what lies before is coded.
+
+    Format: ISO/IEC 14496-12, boxes ``elst``, ``mdhd`` and ``mvhd`` in their version 0.
+    """
+    edited = bytearray(data)
+    track_scale, movie_scale = (
+        struct.unpack_from(">I", edited, edited.index(name) + 16)[0] for name in (b"mdhd", b"mvhd")
+    )
+    entry = edited.index(b"elst") + 12  # behind the name, version and flags, and the number of entries
+    duration, start = struct.unpack_from(">Ii", edited, entry)
+    struct.pack_into(
+        ">Ii", edited, entry, duration - round(seconds * movie_scale), start + round(seconds * track_scale)
+    )
+    return bytes(edited)
+
+
+def _turned(data: bytes) -> bytes:
+    """An MP4 that a player turns by 90°, as a telephone held upright writes it.
+
+    Format: ISO/IEC 14496-12, the matrix of the box ``tkhd`` in its version 0.
+    """
+    turned = bytearray(data)
+    one = 1 << 16
+    struct.pack_into(">9i", turned, turned.index(b"tkhd") + 44, 0, one, 0, -one, 0, 0, 0, 0, 1 << 30)
+    return bytes(turned)
 
 
 def _options(kind: _Kind) -> dict[str, str]:

@@ -6,7 +6,7 @@ import json
 import os
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,10 +14,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from datamodules.files import expand_paths
+from temporal_attn.keyframes.conditions import Condition, parse_condition
 from temporal_attn.keyframes.digest import file_digest
 from temporal_attn.keyframes.exports import DEFAULT_FORMATS, check_formats
 from temporal_attn.keyframes.inspect import InspectOptions, encode_video, inspect_encoded, printable
 from temporal_attn.keyframes.inspection import SCHEMA
+from temporal_attn.keyframes.long_video import MAX_STEP_S
 from temporal_attn.keyframes.pictures import jpeg
 from temporal_attn.keyframes.report import GalleryEntry, render_gallery
 from temporal_attn.keyframes.scores import resolve_method
@@ -49,6 +51,8 @@ def inspect_videos(
     regions: str = "hirescam",
     classes: int = 5,
     seed: int = 0,
+    max_step_s: float = MAX_STEP_S,
+    fail_if: str | None = None,
     formats: Sequence[str] = DEFAULT_FORMATS,
 ) -> int:
     """Inspect videos and write their files.
@@ -72,11 +76,15 @@ def inspect_videos(
         regions: What shows where in a frame: ``hirescam``, ``grad_cam``, ``cbam_map`` or ``none``.
         classes: So many of the most probable classes can be switched between in a report.
         seed: Source of all samples.
+        max_step_s: A video is long where the frames of a clip would stand further apart than so many seconds; it is
+            then seen in more frames, and auto takes it by stretches. inf takes every video as one clip.
+        fail_if: A condition that makes the exit status 1, such as ``ndel<0.5`` or ``doubts>0``, see
+            `temporal_attn.keyframes.conditions`.
         formats: Files of a video: json, csv, html, keyframes, strip, contact-sheet, video, parquet, ffconcat, edl,
             thumbs, or all.
 
     Returns:
-        Exit status: 0, or 1 if a video could not be read.
+        Exit status: 0, or 1 if a video could not be read or the condition holds for one.
 
     Raises:
         UserError: A wrong argument, or a folder that cannot be written.
@@ -85,13 +93,17 @@ def inspect_videos(
 
     resolve_method(method)
     check_formats(formats)
+    condition = None if fail_if is None else parse_condition(fail_if)
     paths = [Path(path) for path in expand_paths(videos)]
     folder = writable_folder(out, "--out")
     loaded = load_classifier(checkpoint, device="cuda" if torch.cuda.is_available() else "cpu")
-    options = InspectOptions(target, method, removal, topk, reader, min_gap_s, budget, regions, classes, seed)
+    options = InspectOptions(
+        target, method, removal, topk, reader, min_gap_s, budget, regions, classes, seed, max_step_s
+    )
 
     several = len(paths) > 1
     finished: list[tuple[Path, str]] = []
+    caught = 0
     failures: list[tuple[str, str]] = []
     for number, (path, name) in enumerate(zip(paths, unique_ids(paths), strict=True), start=1):
         place = folder / name if several else folder
@@ -100,16 +112,18 @@ def inspect_videos(
         if several and _is_done(place, settings):
             print(f"{progress}: done before", file=sys.stderr)
             finished.append((place, name))
+            caught += _is_caught(condition, json.loads((place / _DONE).read_text("utf-8"))["scores"])
             continue
         print(progress, file=sys.stderr)
         try:
-            inspection = inspect_encoded(loaded, encode_video(loaded, path, reader), options)
+            inspection = inspect_encoded(loaded, encode_video(loaded, path, reader, max_step_s), options)
         except VideoError as error:
             failures.append((printable(error.path), error.reason))
             print(f"error: {printable(str(error))}", file=sys.stderr)
             continue
         report = inspection.save(place, formats)
         print(f"{inspection.video}: {inspection.verdict} {report}")
+        caught += _is_caught(condition, inspection.scores())
         if several:
             _mark_done(place, settings, inspection)
             finished.append((place, name))
@@ -126,7 +140,15 @@ def inspect_videos(
         ]
         write_parquet(rows, folder / "scores.parquet")
         (folder / "index.html").write_text(render_gallery(entries, failures), encoding="utf-8", newline="\n")
-    return 1 if failures else 0
+    return 1 if failures or caught else 0
+
+
+def _is_caught(condition: Condition | None, scores: Mapping[str, Any]) -> bool:
+    """Whether the condition holds for a video; then it is told."""
+    if condition is None or not condition.holds(scores):
+        return False
+    print(f"error: {scores['video']}: {condition} holds ({condition.value(scores):.3g})", file=sys.stderr)
+    return True
 
 
 def unique_ids(paths: Sequence[Path]) -> list[str]:

@@ -29,6 +29,7 @@ from temporal_attn.keyframes.select import Evidence, select_keyframes, state_ver
 from temporal_attn.keyframes.shapley import BUDGET
 from temporal_attn.keyframes.sheets import draw_strip
 from temporal_attn.keyframes.tables import frame_rows, write_parquet
+from temporal_attn.keyframes.time_mixing import EncodedClip, encode_clip
 from temporal_attn.output import writable_folder
 from temporal_attn.types import UserError, VideoBatch
 
@@ -100,9 +101,8 @@ class KeyframeCallback(pl.Callback):
 
     def _draw(self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: VideoBatch, row: int, name: str) -> None:
         model = _model_of(pl_module)
-        with torch.inference_mode():
-            tokens = model.encode_frames(batch["video"][row : row + 1]).tokens
-        scored = _score(model, tokens, batch, row, self.method, self.topk)
+        encoded = encode_clip(model, batch["video"][row : row + 1])
+        scored = _score(encoded, batch, row, self.method, self.topk)
         classes = _class_names(pl_module, scored.game)
         target, p = classes[scored.game.target], scored.evidence.full
         times = [frame.pts for frame in scored.frames if frame.keyframe]
@@ -204,10 +204,9 @@ class KeyframeWriter(BasePredictionWriter):
             for row, name in enumerate(ids[:size]):
                 if name in self._done:
                     continue
-                own = (
-                    tokens[row : row + 1] if tokens is not None and len(tokens) == size else _encode(model, batch, row)
-                )
-                scored = _score(model, own, batch, row, self.method, self.topk, self.removal, self.budget, self.seed)
+                seen = tokens[row : row + 1] if tokens is not None and len(tokens) == size else None
+                encoded = _encode(model, batch, row, seen)
+                scored = _score(encoded, batch, row, self.method, self.topk, self.removal, self.budget, self.seed)
                 document = self._document(name, scored, _class_names(pl_module, scored.game))
                 self._append(shard, {"id": name, "failed": None, "scores": document})
                 self._done.add(name)
@@ -282,8 +281,7 @@ class KeyframeWriter(BasePredictionWriter):
 
 
 def _score(
-    model: Any,  # noqa: ANN401
-    tokens: Tensor,
+    encoded: EncodedClip,
     batch: VideoBatch,
     row: int,
     method: str,
@@ -298,7 +296,7 @@ def _score(
         return cast(dict[str, Tensor], batch)[key][row : row + 1] if key in batch else None
 
     pts, index = own("pts"), own("frame_index")
-    game = FrameGame(model, tokens, own("mask"), pts, index, removal=removal)
+    game = encoded.play(own("mask"), pts, index, removal=removal)
     scores = score_frames(game, method, budget=budget, seed=seed)
     players = game.players
     seconds = players.double().tolist() if pts is None else pts[0].cpu()[players].double().tolist()
@@ -313,11 +311,19 @@ def _score(
     return _Scored(game, frames, weigh_evidence(game, chosen, seed))
 
 
-def _encode(model: Any, batch: VideoBatch, row: int) -> Tensor:  # noqa: ANN401
-    with torch.inference_mode():
-        if "features" in batch:
-            return cast(Tensor, model.encode_cached(batch["features"][row : row + 1]).tokens)
-        return cast(Tensor, model.encode_frames(batch["video"][row : row + 1]).tokens)
+def _encode(model: Any, batch: VideoBatch, row: int, tokens: Tensor | None) -> EncodedClip:  # noqa: ANN401
+    """One clip of a batch, whose tokens the prediction may have made already."""
+    if "features" not in batch and (tokens is None or getattr(model, "mixes_time", False)):
+        return encode_clip(model, batch["video"][row : row + 1])
+    if getattr(model, "mixes_time", False):
+        raise UserError(
+            "KeyframeWriter: the backbone mixes time, so frames are left out of the video itself, and the batch holds "
+            "cached features; predict from videos (data.cache_dir null)"
+        )
+    if tokens is None:
+        with torch.inference_mode():
+            tokens = model.encode_cached(batch["features"][row : row + 1]).tokens
+    return EncodedClip(model, cast(Tensor, tokens), chunk=256)
 
 
 def _model_of(pl_module: pl.LightningModule) -> Any:  # noqa: ANN401
@@ -337,7 +343,7 @@ def _class_names(pl_module: pl.LightningModule, game: FrameGame) -> Sequence[str
 
 def _pictures(video: Tensor) -> list[Image]:
     """Frames (P, 3, H, W) as pictures; a normalised float clip is brought back to a common range."""
-    frames = video.detach().permute(0, 2, 3, 1).cpu()
+    frames = video.detach()[:, :3].permute(0, 2, 3, 1).cpu()
     if frames.is_floating_point():
         low, high = frames.amin(), frames.amax()
         frames = (255 * (frames - low) / (high - low).clamp(min=1e-6)).byte()

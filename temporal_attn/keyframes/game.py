@@ -13,6 +13,7 @@ Paper: Price and Damen, "Play Fair: Frame Attributions in Video Models", ACCV 20
 
 from __future__ import annotations
 
+import copy
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
@@ -23,6 +24,9 @@ from temporal_attn.keyframes.targets import pose
 from temporal_attn.types import ModelOutput, UserError
 
 __all__ = ["FrameGame", "FrameHead", "FrameScores", "Game", "ProjectedHead"]
+
+_KEPT = 8192
+"""Most coalitions whose answers are kept."""
 
 
 class FrameHead(Protocol):
@@ -101,7 +105,8 @@ class FrameGame:
         empty: Answer to no frame at all.
         v_full: v(N).
         v_empty: v(∅).
-        evaluations: Coalitions given to the model so far.
+        evaluations: Coalitions given to the model so far; one that was asked before, about whatever class, is not given
+            again.
 
     Raises:
         UserError: Not exactly one clip, no real frame, fewer than two classes, a target that is no class, an unknown
@@ -144,12 +149,16 @@ class FrameGame:
         self._bank = self._fill_bank()
 
         self.evaluations = 0
+        self._known: dict[bytes, tuple[Tensor, ...]] = {}
         both = self.play(torch.stack([self.everyone(), ~self.everyone()]))
         self.full, self.empty = (ModelOutput(*(field[i : i + 1] for field in both)) for i in range(2))
         if not torch.isfinite(both.logits).all():
             raise UserError("model: its logits are not finite; the checkpoint is damaged or training diverged")
+        self._pose(target)
+
+    def _pose(self, target: int | tuple[int, int] | None) -> None:
         self.question = pose(target, self.full.logits[0])
-        self.v_full, self.v_empty = self.worth(both.logits).tolist()
+        self.v_full, self.v_empty = self.worth(torch.cat([self.full.logits, self.empty.logits])).tolist()
 
     @property
     def target(self) -> int:
@@ -160,6 +169,13 @@ class FrameGame:
     def against(self) -> int | None:
         """Class index of a contrast; None when y is asked about against all others."""
         return self.question.against
+
+    def about(self, target: int | tuple[int, int] | None) -> FrameGame:
+        """The same clip and removal asked about another target; both games share the answers that they are given."""
+        other = copy.copy(self)
+        other.evaluations = 0
+        other._pose(target)
+        return other
 
     def under(self, removal: str) -> FrameGame:
         """The same clip and question with another removal: score with one, test with the other."""
@@ -203,6 +219,19 @@ class FrameGame:
         Returns:
             Logits (S, K) and frame weights (S, T), float32 on the CPU.
         """
+        names = [row.tobytes() for row in coalitions.cpu().numpy()]
+        new = {name: row for row, name in enumerate(names) if name not in self._known}
+        found = self._known
+        if new:
+            answers = zip(*self._ask(coalitions[list(new.values())]), strict=True)
+            found = self._known | dict(zip(new, answers, strict=True))
+            if len(found) <= _KEPT:
+                self._known.update(found)
+        rows = [found[name] for name in names]
+        return ModelOutput(*(torch.stack(field) for field in zip(*rows, strict=True)))
+
+    def _ask(self, coalitions: Tensor) -> ModelOutput:
+        """Give coalitions to the model, in parts."""
         self.evaluations += len(coalitions)
         device = self.tokens.device
         seen = (coalitions.cpu().float() @ self.copies.float()).bool()

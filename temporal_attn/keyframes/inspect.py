@@ -6,8 +6,8 @@ The backbone sees each frame once; every further question is answered by the mod
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -17,17 +17,26 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from datamodules.dataset import load_clip
+from datamodules.frames import uniform_indices
 from datamodules.readers import open_reader
 from temporal_attn.keyframes.digest import file_digest
-from temporal_attn.keyframes.faithfulness import measure_faithfulness
+from temporal_attn.keyframes.faithfulness import Faithfulness, measure_faithfulness
 from temporal_attn.keyframes.game import FrameGame, FrameScores
-from temporal_attn.keyframes.inspection import ClassView, InspectedFrame, Inspection
+from temporal_attn.keyframes.inspection import ClassView, InspectedFrame, Inspection, Stretch
+from temporal_attn.keyframes.long_video import (
+    MAX_STEP_S,
+    LongVideoScores,
+    clip_of_long_video,
+    divide,
+    owen_values,
+)
 from temporal_attn.keyframes.regions import REGIONS, heatmaps, region_maps
 from temporal_attn.keyframes.scores import resolve_method, score_frames
 from temporal_attn.keyframes.select import Evidence, select_keyframes, state_verdict, weigh_evidence
 from temporal_attn.keyframes.shapley import BUDGET
 from temporal_attn.keyframes.targets import resolve_target
-from temporal_attn.types import UserError, VideoBatch
+from temporal_attn.keyframes.time_mixing import EncodedClip, encode_clip
+from temporal_attn.types import ClipSpec, UserError, VideoBatch
 
 if TYPE_CHECKING:
     from temporal_attn.inference import LoadedClassifier
@@ -47,13 +56,17 @@ class EncodedVideo(NamedTuple):
 
     Args:
         path: The file.
+        clip: How the clip is cut; of a long video with more frames than the checkpoint says.
         batch: The clip as the dataset cuts it.
-        tokens: (1, T, C') frame tokens on the model's device.
+        encoded: The clip after the backbone.
+        stretches: Of a long video: lists of its frames, which play first; None where frames play at once.
     """
 
     path: str | Path
+    clip: ClipSpec
     batch: VideoBatch
-    tokens: Tensor
+    encoded: EncodedClip
+    stretches: Sequence[Sequence[int]] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +83,7 @@ class InspectOptions:
     regions: str = "hirescam"
     classes: int = 5
     seed: int = 0
+    max_step_s: float = MAX_STEP_S
 
 
 class _Answer(NamedTuple):
@@ -77,6 +91,7 @@ class _Answer(NamedTuple):
 
     game: FrameGame
     scores: FrameScores
+    long: LongVideoScores | None
     chosen: list[int]
     evidence: Evidence
     verdict: str
@@ -103,6 +118,7 @@ def inspect_video(
     regions: str = "hirescam",
     classes: int = 5,
     seed: int = 0,
+    max_step_s: float = MAX_STEP_S,
 ) -> Inspection:
     """Score the frames of a video, choose key frames and test them.
 
@@ -119,30 +135,46 @@ def inspect_video(
         regions: What shows where in a frame, a name of `temporal_attn.keyframes.regions.REGIONS`, or ``none``.
         classes: So many of the most probable classes are asked about, so that a report can switch between them.
         seed: Source of all samples: of the scores, and of the random frames that key frames are compared with.
+        max_step_s: A video in which the frames of the checkpoint's clip would stand further apart, in seconds, is long:
+            it is seen in more frames, and ``auto`` takes it by stretches, see `temporal_attn.keyframes.long_video`;
+            ``inf`` takes every video as the checkpoint does.
 
     Raises:
         VideoError: The file cannot be read.
         UserError: A wrong target, method, removal, topk or reader, or a model with one class.
     """
-    options = InspectOptions(target, method, removal, topk, reader, min_gap_s, budget, regions, classes, seed)
-    return inspect_encoded(loaded, encode_video(loaded, path, reader), options)
+    options = InspectOptions(
+        target, method, removal, topk, reader, min_gap_s, budget, regions, classes, seed, max_step_s
+    )
+    return inspect_encoded(loaded, encode_video(loaded, path, reader, max_step_s), options)
 
 
-def encode_video(loaded: LoadedClassifier, path: str | Path, reader: str = "auto") -> EncodedVideo:
+def encode_video(
+    loaded: LoadedClassifier, path: str | Path, reader: str = "auto", max_step_s: float = MAX_STEP_S
+) -> EncodedVideo:
     """Cut the clip of a file and let the backbone see it.
 
     Args:
         loaded: A classifier.
         path: The video.
         reader: ``auto``, ``decord`` or ``pyav``.
+        max_step_s: See `inspect_video`. A backbone that mixes time takes every video as the checkpoint does, because
+            each coalition of many frames would be a pass of the whole model.
 
     Raises:
         VideoError: The file cannot be read.
+        UserError: max_step_s is not positive.
     """
-    batch = load_clip(path, loaded.clip, reader)
-    with torch.inference_mode():
-        tokens = loaded.model.encode_frames(batch["video"].to(_device(loaded))).tokens
-    return EncodedVideo(path, batch, tokens)
+    if not max_step_s > 0:
+        raise UserError(f"max_step_s: {max_step_s} is no distance between two frames; give seconds above 0, or inf")
+    clip = loaded.clip
+    if not getattr(loaded.model, "mixes_time", False):
+        with open_reader(path, reader) as video:
+            clip = clip_of_long_video(clip, len(video), float(video.pts[-1] - video.pts[0]), max_step_s)
+    batch = load_clip(path, clip, reader)
+    encoded = encode_clip(loaded.model, batch["video"].to(_device(loaded)), evaluations=2 * BUDGET)
+    stretches = None if clip is loaded.clip else divide(encoded.tokens[0])
+    return EncodedVideo(path, clip, batch, encoded, stretches)
 
 
 def inspect_encoded(
@@ -167,16 +199,15 @@ def inspect_encoded(
     path, batch = encoded.path, encoded.batch
     how = resolve_method(options.method)
 
+    first = _play(loaded, encoded, asked, options.removal)
+
     def ask(question: int | tuple[int, int] | None) -> _Answer:
         progress("scores")
-        device = encoded.tokens.device
-        mask, pts = batch["mask"].to(device), batch["pts"].to(device)
-        game = FrameGame(
-            loaded.model, encoded.tokens, mask, pts, batch["frame_index"], target=question, removal=options.removal
-        )
-        scores = score_frames(game, options.method, budget=options.budget, seed=options.seed)
+        game = first.about(question)
+        scores, long = _score(game, encoded.stretches, options)
         seconds = batch["pts"][0, game.players].double().tolist()
-        chosen = select_keyframes(scores.values, seconds, options.topk, options.min_gap_s)
+        known = scores.values if long is None else torch.where(long.looked_into, scores.values, 0)
+        chosen = select_keyframes(known, seconds, options.topk, options.min_gap_s)
         evidence = weigh_evidence(game, chosen, options.seed)
         p = game.full.logits[0].double().softmax(-1)
         best = int(p.argmax())
@@ -185,8 +216,11 @@ def inspect_encoded(
             loaded.class_names[game.target],
             [seconds[position] for position in chosen],
             (loaded.class_names[best], float(p[best])),
+            None if game.against is None else loaded.class_names[game.against],
         )
-        return _Answer(game, scores, chosen, evidence, verdict)
+        if long is not None:
+            verdict += f" {long.tell_best(seconds)}"
+        return _Answer(game, scores, long, chosen, evidence, verdict)
 
     answer = ask(asked)
     game, chosen = answer.game, answer.chosen
@@ -211,7 +245,7 @@ def inspect_encoded(
         target=game.target,
         method=options.method,
         reader=engine,
-        clip=loaded.clip,
+        clip=encoded.clip,
         frames=tuple(
             InspectedFrame(index, second, score, rank.get(position), answer.ends(position))
             for position, (index, second, score) in enumerate(
@@ -223,18 +257,77 @@ def inspect_encoded(
         probabilities=game.full.logits[0].double().softmax(-1).tolist(),
         evidence=answer.evidence,
         verdict=answer.verdict,
-        pictures=list(batch["video"][0, positions].permute(0, 2, 3, 1).numpy()),
+        pictures=list(batch["video"][0, positions, :3].permute(0, 2, 3, 1).numpy()),
         originals=originals,
         against=game.against,
         removal=options.removal,
         classes=_views(ask, answer, options.classes) if how.signed else (),
         heatmaps=heat,
         regions=made_by,
-        faithfulness=measure_faithfulness(game, answer.scores.values, seed=options.seed) if len(game) > 1 else None,
+        faithfulness=_faithfulness(loaded, encoded, answer, options.seed),
+        stretches=_stretches(answer.long, indices, pts),
         checkpoint_sha256=file_digest(loaded.path),
         file_fps=fps,
         file_seconds=end,
     )
+
+
+def _play(
+    loaded: LoadedClassifier, video: EncodedVideo, asked: int | tuple[int, int] | None, removal: str
+) -> FrameGame:
+    batch, device = video.batch, _device(loaded)
+    mask, pts = batch["mask"].to(device), batch["pts"].to(device)
+    return video.encoded.play(mask, pts, batch["frame_index"], target=asked, removal=removal)
+
+
+def _score(
+    game: FrameGame, stretches: Sequence[Sequence[int]] | None, options: InspectOptions
+) -> tuple[FrameScores, LongVideoScores | None]:
+    """Scores by the method; the default takes a long video by stretches."""
+    if stretches is None or options.method != "auto":
+        return score_frames(game, options.method, budget=options.budget, seed=options.seed), None
+    long = owen_values(game, stretches, budget=options.budget, seed=options.seed)
+    return FrameScores(long.scores), long
+
+
+def _stretches(long: LongVideoScores | None, indices: Sequence[int], pts: Sequence[float]) -> list[Stretch]:
+    if long is None:
+        return []
+    scores = long.stretch_scores.tolist()
+    return [
+        Stretch(
+            frames=[indices[player] for player in stretch],
+            start=pts[stretch[0]],
+            end=pts[stretch[-1]],
+            score=score,
+            looked_into=bool(long.looked_into[stretch[0]]),
+        )
+        for stretch, score in zip(long.stretches, scores, strict=True)
+    ]
+
+
+def _faithfulness(loaded: LoadedClassifier, video: EncodedVideo, answer: _Answer, seed: int) -> Faithfulness | None:
+    """The test of the scores: of frames, or of the stretches of a long video, in whose order whole stretches go."""
+    game, values = answer.game, answer.scores.values
+    if len(game) == 1:
+        return None
+    if answer.long is None:
+        return measure_faithfulness(game, values, seed=seed)
+    # Positions with one number are one player, so that stretches play the same game.
+    number = torch.empty(1, len(game), dtype=torch.long)
+    for group, stretch in enumerate(answer.long.stretches):
+        number[0, list(stretch)] = group
+    asked = game.target if game.against is None else (game.target, game.against)
+    whole = _play(loaded, video._replace(batch={**video.batch, "frame_index": number}), asked, game.removal)
+    measured = measure_faithfulness(whole, answer.long.stretch_scores, complete=True, seed=seed)
+    usual = torch.zeros(1, len(game), dtype=torch.bool)
+    usual[0, uniform_indices(len(game), loaded.clip["num_frames"])[0]] = True
+    classes = [int(logits.argmax()) for logits in (game.full.logits[0], game.play(usual).logits[0])]
+    if classes[0] == classes[1]:
+        return measured
+    seen, trained = (loaded.class_names[index] for index in classes)
+    doubt = f"in {len(game)} frames the model sees {seen}, in the {int(usual.sum())} that it is used to {trained}"
+    return replace(measured, doubts=(*measured.doubts, doubt))
 
 
 def printable(path: str | Path) -> str:

@@ -21,7 +21,7 @@ from temporal_attn.keyframes.scores import METHODS, Method
 from temporal_attn.keyframes.select import Evidence
 from temporal_attn.types import ClipSpec
 
-__all__ = ["SCHEMA", "ClassView", "InspectedFrame", "Inspection", "versions"]
+__all__ = ["SCHEMA", "ClassView", "InspectedFrame", "Inspection", "Stretch", "versions"]
 
 SCHEMA = "temporal_attn/scores/1"
 
@@ -69,6 +69,25 @@ class ClassView:
     verdict: str
 
 
+@dataclass(frozen=True, slots=True)
+class Stretch:
+    """A part of a long video that played as a whole before its frames did.
+
+    Args:
+        frames: Positions of its frames in the file.
+        start: Seconds of the first of them.
+        end: Seconds of the last of them.
+        score: What it contributes; the scores of its frames sum to it.
+        looked_into: Whether its frames were asked about by themselves; otherwise they share its score alike.
+    """
+
+    frames: Sequence[int]
+    start: float
+    end: float
+    score: float
+    looked_into: bool
+
+
 @dataclass(frozen=True)
 class Inspection:
     """What was found out about one video.
@@ -99,6 +118,7 @@ class Inspection:
         checkpoint_sha256: Digest of the model's file, empty when there is none.
         file_fps: Mean frames a second of the file; 0 when unknown.
         file_seconds: Seconds at which the last frame of the file ends; 0 when unknown.
+        stretches: Of a long video, in the order of time; empty where all frames played at once.
     """
 
     video: str
@@ -126,6 +146,12 @@ class Inspection:
     checkpoint_sha256: str = ""
     file_fps: float = 0.0
     file_seconds: float = 0.0
+    stretches: Sequence[Stretch] = ()
+
+    @property
+    def looked_at(self) -> float:
+        """Share of the file's frames that the model saw."""
+        return len(self.frames) / self.file_frames
 
     @property
     def target_name(self) -> str:
@@ -156,7 +182,7 @@ class Inspection:
             asked += f" against {self.class_names[self.against]} (class {self.against})"
         terms = {
             "Video": self.video,
-            "Frames": f"{len(self.frames)} of {self.file_frames} in the file, "
+            "Frames": f"{len(self.frames)} of {self.file_frames} in the file ({100 * self.looked_at:.3g} %), "
             f"{self.frames[0].pts:.2f} s to {self.frames[-1].pts:.2f} s",
             "Clip": f"{clip['num_frames']} frames, {clip['sampling']}, short side {clip['resize']} px, "
             f"centre {clip['crop']} px",
@@ -215,6 +241,8 @@ class Inspection:
             "faithfulness": None
             if self.faithfulness is None
             else {**asdict(self.faithfulness), "doubts": list(self.faithfulness.doubts)},
+            "looked_at": self.looked_at,
+            "stretches": [asdict(stretch) for stretch in self.stretches],
             "regions": self.regions,
             "clip": dict(self.clip),
             "file_frames": self.file_frames,

@@ -20,10 +20,15 @@ from torch.nn.functional import cosine_similarity
 
 from temporal_attn.keyframes.game import Game
 from temporal_attn.keyframes.kernel_shap import kernel_shap
-from temporal_attn.keyframes.shapley import BUDGET
-from temporal_attn.types import UserError
+from temporal_attn.keyframes.shapley import BUDGET, EXACT_FRAMES
+from temporal_attn.types import ClipSpec, UserError
 
-__all__ = ["LongVideoScores", "owen_values", "shots", "windows"]
+__all__ = ["MAX_STEP_S", "LongVideoScores", "clip_of_long_video", "divide", "owen_values", "shots", "windows"]
+
+MAX_STEP_S = 2.0
+"""Seconds between the frames of a clip above which a video is long."""
+MOST_FRAMES = 64
+"""Frames that a long video is seen in at most; the cost of a question grows with them."""
 
 
 @dataclass(frozen=True)
@@ -47,16 +52,59 @@ class LongVideoScores:
         """Share of the players that were asked about by themselves."""
         return float(self.looked_into.float().mean())
 
+    def tell_best(self, seconds: Sequence[float]) -> str:
+        """Where most is said, in words.
+
+        Args:
+            seconds: P seconds of the players.
+        """
+        best = int(self.stretch_scores.argmax())
+        first, last = (seconds[self.stretches[best][end]] for end in (0, -1))
+        score, total = float(self.stretch_scores[best]), float(self.stretch_scores.sum())
+        return (
+            f"Of {len(self.stretches)} stretches, the one from {first:.1f} s to {last:.1f} s adds most: {score:.1f} of "
+            f"{total:.1f} in all."
+        )
+
+
+def clip_of_long_video(clip: ClipSpec, length: int, seconds: float, max_step_s: float = MAX_STEP_S) -> ClipSpec:
+    """How a video is cut: as the clip says, or, where that would look away for too long, in more frames of all of it.
+
+    Args:
+        clip: How the model's clips are cut.
+        length: Frames of the video.
+        seconds: Between its first and its last frame.
+        max_step_s: The video is long where this many seconds are less than one frame's share of it. It is then seen in
+            a frame for each of these steps, up to `MOST_FRAMES`.
+
+    Returns:
+        ``clip`` itself for a video that is not long, or short enough for all its frames to play at once.
+    """
+    wanted = min(length, MOST_FRAMES, math.ceil(seconds / max_step_s))
+    if wanted <= max(clip["num_frames"], EXACT_FRAMES):
+        return clip
+    return {**clip, "num_frames": wanted, "sampling": "uniform"}
+
+
+def divide(tokens: Tensor) -> list[list[int]]:
+    """Stretches of a long video: its shots, those that are longer than an eighth of it in even windows.
+
+    Args:
+        tokens: (P, C') tokens of the players, in the order of time.
+    """
+    longest = math.ceil(len(tokens) / 8)
+    return [[shot[player] for player in window] for shot in shots(tokens) for window in windows(len(shot), longest)]
+
 
 def windows(players: int, size: int) -> list[list[int]]:
-    """Stretches of ``size`` players one after the other; the last one may be shorter.
+    """Stretches of at most ``size`` players one after the other, as even as can be; longer ones come first.
 
     Raises:
         UserError: A size below 1.
     """
     if size < 1:
         raise UserError(f"size: a window of {size} frames cannot be; give 1 or more")
-    return [list(range(start, min(start + size, players))) for start in range(0, players, size)]
+    return [window.tolist() for window in torch.arange(players).tensor_split(math.ceil(players / size))]
 
 
 def shots(tokens: Tensor, threshold: float = 1.0, shortest: int = 2) -> list[list[int]]:
@@ -84,7 +132,7 @@ def owen_values(
     game: Game,
     stretches: Sequence[Sequence[int]],
     *,
-    winners: int = 2,
+    winners: int = 3,
     budget: int = BUDGET,
     contexts: int = 8,
     seed: int = 0,

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["asset", "environment", "json_schema", "markup", "render_page", "signed"]
 
 
-def render_page(title: str, body: Markup, script: str = "", connect: str = "'none'") -> str:
+def render_page(title: str, body: Markup, script: str = "", connect: str = "'none'", style: str = "") -> str:
     """A complete HTML file around a body: head, style, script, and the policy that allows only these.
 
     Args:
@@ -28,8 +28,9 @@ def render_page(title: str, body: Markup, script: str = "", connect: str = "'non
         body: Content of the page; plain text in it is escaped, `Markup` is taken as it is.
         script: Runs after the film strips' own.
         connect: Where scripts may connect to, as the policy says it; a page that stands alone connects to nothing.
+        style: Rules that come after the common ones.
     """
-    style, code = asset("page.css"), asset("film_strip.js") + script
+    style, code = asset("page.css") + style, asset("film_strip.js") + script
     policy = (
         f"default-src 'none'; img-src data:; style-src '{_hash(style)}'; script-src '{_hash(code)}'; "
         f"connect-src {connect}; base-uri 'none'; form-action 'none'"

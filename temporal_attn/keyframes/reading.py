@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from temporal_attn.keyframes.game import FrameGame
 from temporal_attn.temporal.blocks import SelfAttentionBlock
 from temporal_attn.temporal.encoder import TemporalEncoder
-from temporal_attn.temporal.pooling import AttentionPool, MeanPool
+from temporal_attn.temporal.pooling import AttentionPool, SoftmaxPool
 from temporal_attn.types import UserError
 
 __all__ = ["AttentionReading", "PoolReading", "gradients_on", "read_attention", "read_pool"]
@@ -86,12 +86,12 @@ def gradients_on() -> Iterator[None]:
 class _Trace:
     """What hooks caught of one module: its inputs and its outputs, in the order of the calls."""
 
-    inputs: list[Tensor] = field(default_factory=list)
+    inputs: list[tuple[Tensor, ...]] = field(default_factory=list)
     outputs: list[Tensor] = field(default_factory=list)
 
     def listen(self, module: nn.Module) -> Any:  # noqa: ANN401 - torch's handle
         def hook(_module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor | tuple[Tensor, ...]) -> None:
-            self.inputs.append(inputs[0])
+            self.inputs.append(inputs)
             self.outputs.append(output if isinstance(output, Tensor) else output[0])
 
         return module.register_forward_hook(hook)
@@ -101,29 +101,30 @@ def _read(game: FrameGame, layers: bool) -> tuple[PoolReading, list[AttentionRea
     encoder = _encoder(game)
     blocks = [_self_attention(block) for block in encoder.blocks] if layers else []
     pool = encoder.pool
+    assert isinstance(pool, SoftmaxPool)
     traces: dict[nn.Module, _Trace] = {pool: _Trace()}
     if isinstance(pool, AttentionPool):
-        traces |= {pool.value: _Trace(), pool.out: _Trace()}
+        traces[pool.out] = _Trace()
     for block in blocks:
-        traces |= {block.qkv: _Trace(), block.rotary: _Trace(), block.out: _Trace()}
+        traces |= {block: _Trace(), block.qkv: _Trace(), block.out: _Trace()}
     with ExitStack() as hooks, gradients_on():
         for module, trace in traces.items():
             hooks.callback(trace.listen(module).remove)
         worth = game.answer(game.tokens.clone().requires_grad_())[0]
-        pooled = traces[pool.out].inputs[0] if isinstance(pool, AttentionPool) else traces[pool].outputs[0]
-        mixed = [traces[block.out].inputs[0] for block in blocks]
+        pooled = traces[pool.out].inputs[0][0] if isinstance(pool, AttentionPool) else traces[pool].outputs[0]
+        mixed = [traces[block.out].inputs[0][0] for block in blocks]
         of_pooled, *of_mixed = torch.autograd.grad(worth, [pooled, *mixed])
     with torch.no_grad():
         real = game.real.to(pooled.device)
         return (
             _pool_reading(pool, traces, of_pooled[0], real),
-            [_layer(block, traces, gradient[0], real) for block, gradient in zip(blocks, of_mixed, strict=True)],
+            [_layer(block, traces, gradient[0]) for block, gradient in zip(blocks, of_mixed, strict=True)],
         )
 
 
 def _encoder(game: FrameGame) -> TemporalEncoder:
     encoder = getattr(game.model, "temporal", None)
-    if not isinstance(encoder, TemporalEncoder) or not isinstance(encoder.pool, AttentionPool | MeanPool):
+    if not isinstance(encoder, TemporalEncoder) or not isinstance(encoder.pool, SoftmaxPool):
         raise UserError(
             f"method: reads the pool of a VideoClassifier's temporal model, and {type(game.model).__name__} has none "
             "that is known here; take shapley or another method that only asks the model"
@@ -139,23 +140,16 @@ def _self_attention(block: nn.Module) -> SelfAttentionBlock:
     return block
 
 
-def _pool_reading(pool: nn.Module, traces: dict[nn.Module, _Trace], gradient: Tensor, real: Tensor) -> PoolReading:
-    tokens = traces[pool].inputs[0].detach()
-    if not isinstance(pool, AttentionPool):
-        return PoolReading((real / real.sum())[None], tokens[0][None], gradient[None])
+def _pool_reading(pool: SoftmaxPool, traces: dict[nn.Module, _Trace], gradient: Tensor, real: Tensor) -> PoolReading:
+    tokens = traces[pool].inputs[0][0].detach()
     weights = pool.head_weights(tokens, real[None])[0]
-    values = _by_head(traces[pool.value].outputs[0][0], pool.heads)
-    return PoolReading(weights, values, gradient.view(pool.heads, -1).float())
+    return PoolReading(weights, pool.values(tokens)[0].float(), gradient.view(len(weights), -1).float())
 
 
-def _layer(
-    block: SelfAttentionBlock, traces: dict[nn.Module, _Trace], gradient: Tensor, real: Tensor
-) -> AttentionReading:
-    q, k = (rotated[0].detach().float() for rotated in traces[block.rotary].outputs)
+def _layer(block: SelfAttentionBlock, traces: dict[nn.Module, _Trace], gradient: Tensor) -> AttentionReading:
     values = _by_head(traces[block.qkv].outputs[0][0].chunk(3, -1)[2], block.heads)
-    scores = q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5
-    of_output = _by_head(gradient, block.heads)
-    return AttentionReading(scores.masked_fill(~real, -torch.inf).softmax(-1), of_output @ values.transpose(-1, -2))
+    weights = block.attention_weights(tuple(part.detach() for part in traces[block].inputs[0]))[0]
+    return AttentionReading(weights.float(), _by_head(gradient, block.heads) @ values.transpose(-1, -2))
 
 
 def _by_head(features: Tensor, heads: int) -> Tensor:

@@ -70,7 +70,7 @@ def cbam_map(game: FrameGame, video: Tensor) -> Tensor:
     ]
     if not maps:
         raise UserError("regions: the model has no inserted attention that weighs places; take hirescam")
-    return maps[-1][:, 0].float().cpu()
+    return maps[-1][:: model.backbone.streams, 0].float().cpu()  # of two streams the frame itself
 
 
 def occlusion(game: FrameGame, video: Tensor, players: Sequence[int], grid: int = 8, chunk: int = 64) -> Tensor:
@@ -169,7 +169,7 @@ def _maps_and_gradient(game: FrameGame, video: Tensor) -> tuple[Tensor, Tensor]:
         )
     with gradients_on():
         maps = maps.clone().requires_grad_()
-        tokens = model.backbone.pool(maps)
+        tokens = model.pool_maps(maps)
         # Every copy of a frame shows its map, so that gradients of the copies add up.
         clip = torch.where(
             game.copies.any(0)[None, :, None].to(tokens.device),

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -116,7 +117,7 @@ def select_keyframes(scores: Tensor, pts: Sequence[float], topk: int = 3, min_ga
 
 
 def weigh_evidence(game: FrameGame, keyframes: Sequence[int], seed: int = 0, draws: int = 20) -> Evidence:
-    """Test key frames against as many random ones: 2 + 2 · draws evaluations in one go.
+    """Test key frames against as many random ones: at most 2 + 2 · draws evaluations, in one go.
 
     Args:
         game: The clip and the class.
@@ -143,7 +144,9 @@ def weigh_evidence(game: FrameGame, keyframes: Sequence[int], seed: int = 0, dra
     )
 
 
-def state_verdict(evidence: Evidence, name: str, times: Sequence[float], predicted: tuple[str, float]) -> str:
+def state_verdict(
+    evidence: Evidence, name: str, times: Sequence[float], predicted: tuple[str, float], against: str | None = None
+) -> str:
     """The finding as one or two sentences with its numbers.
 
     Args:
@@ -151,15 +154,32 @@ def state_verdict(evidence: Evidence, name: str, times: Sequence[float], predict
         name: Name of the target class.
         times: Seconds of the key frames.
         predicted: Name and probability of the class that the model gives to the clip.
+        against: Name of the other class of a contrast.
     """
-    text = _describe(evidence, name, _seconds(times))
+    if against is None:
+        question = _Question(name, f"p({name})", "this clip")
+        elsewhere = f", not {name} (p = {evidence.full:.2f})"
+    else:
+        question = _Question(
+            f"{name} rather than {against}", f"p({name} of the two)", f"between {name} and {against} in this clip"
+        )
+        elsewhere = f", not {name}" if predicted[0] == against else f", neither {name} nor {against}"
+    text = _describe(evidence, question, _seconds(times))
     if predicted[0] == name:
         return text
-    return f"The model sees {predicted[0]} here (p = {predicted[1]:.2f}), not {name} (p = {evidence.full:.2f}). {text}"
+    return f"The model sees {predicted[0]} here (p = {predicted[1]:.2f}){elsewhere}. {text}"
 
 
-def _describe(e: Evidence, name: str, times: str) -> str:
-    p = f"p({name})"
+class _Question(NamedTuple):
+    """What was asked, in words: what frames speak for, its probability, and what they decide."""
+
+    side: str
+    p: str
+    matter: str
+
+
+def _describe(e: Evidence, question: _Question, times: str) -> str:
+    p = question.p
     random = f"{_count(e.keyframes)} random {_plural(e.keyframes)}"
     some = f"{e.keyframes} of {e.frames} frames ({times})"
     are, give, them = ("is", "gives", "it") if e.keyframes == 1 else ("are", "give", "them")
@@ -169,11 +189,12 @@ def _describe(e: Evidence, name: str, times: str) -> str:
         case Finding.ONE_FRAME:
             return f"There is only one frame, so it alone decides: {p} = {e.full:.2f}."
         case Finding.NO_KEYFRAME:
-            return f"No frame speaks for {name}: {p} = {e.full:.2f} with all {e.frames} frames."
+            return f"No frame speaks for {question.side}: {p} = {e.full:.2f} with all {e.frames} frames."
         case Finding.DECISIVE:
             verb = "decides" if e.keyframes == 1 else "decide"
+            between = "" if question.matter == "this clip" else f" {question.matter}"
             return (
-                f"{some} {verb}: alone {they} {give} {p} = {e.only_key:.2f}, {falls}; {random}: "
+                f"{some} {verb}{between}: alone {they} {give} {p} = {e.only_key:.2f}, {falls}; {random}: "
                 f"{e.only_random:.2f} alone, {e.without_random:.2f} without."
             )
         case Finding.NEEDED:
@@ -190,7 +211,7 @@ def _describe(e: Evidence, name: str, times: str) -> str:
             )
         case Finding.NO_SMALL_SET:
             return (
-                f"No small set of frames decides this clip: {p} = {e.full:.2f} with all {e.frames} frames, "
+                f"No small set of frames decides {question.matter}: {p} = {e.full:.2f} with all {e.frames} frames, "
                 f"{e.only_key:.2f} with only the best {e.keyframes} ({times}), {e.without_key:.2f} without {them}; "
                 f"{random}: {e.only_random:.2f} alone, {e.without_random:.2f} without."
             )

@@ -116,7 +116,7 @@ class _FromMaps(nn.Module):
         self.game, self.model, self.maps = game, game.model, nn.Identity()
 
     def forward(self, maps: Tensor) -> Tensor:
-        tokens = self.model.backbone.pool(self.maps(maps))
+        tokens = self.model.pool_maps(self.maps(maps))
         return self.game.answer((self.game.copies.T.to(tokens) @ tokens)[None])
 
 

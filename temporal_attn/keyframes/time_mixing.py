@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -19,7 +19,7 @@ from temporal_attn.keyframes.game import FrameGame, FrameHead
 from temporal_attn.keyframes.shapley import BUDGET
 from temporal_attn.types import FrameFeatures, ModelOutput
 
-__all__ = ["ClipModel", "mixes_time", "play_clip"]
+__all__ = ["ClipModel", "EncodedClip", "encode_clip", "mixes_time"]
 
 log = logging.getLogger(__name__)
 
@@ -34,15 +34,19 @@ class ClipModel(FrameHead, Protocol):
 
 @torch.inference_mode()
 def mixes_time(model: ClipModel, video: Tensor, tokens: Tensor | None = None) -> bool:
-    """Whether the token of a frame depends on other frames. One backbone pass, two without ``tokens``.
+    """Whether the token of a frame depends on other frames: what the model says of itself, or what a test finds.
 
-    The middle frame is turned upside down and into its negative; no other frame's token may change beyond rounding.
+    The test takes one backbone pass, two without ``tokens``. The middle frame is turned upside down and into its
+    negative; no other frame's token may change beyond rounding.
 
     Args:
-        model: In evaluation mode.
+        model: In evaluation mode; one that has a bool ``mixes_time`` is believed.
         video: (1, T, 3, H, W), uint8 or normalised float.
         tokens: (1, T, C') of the video where they are known.
     """
+    declared = getattr(model, "mixes_time", None)
+    if isinstance(declared, bool):
+        return declared
     if video.shape[1] < 2:
         return False
     tokens = model.encode_frames(video).tokens if tokens is None else tokens
@@ -55,31 +59,43 @@ def mixes_time(model: ClipModel, video: Tensor, tokens: Tensor | None = None) ->
     return float(drift.max()) > 1e-3 * float(tokens.float().abs().max())
 
 
-def play_clip(
-    model: ClipModel,
-    video: Tensor,
-    mask: Tensor | None = None,
-    pts: Tensor | None = None,
-    frame_index: Tensor | None = None,
-    *,
-    target: int | tuple[int, int] | None = None,
-    removal: str = "drop",
-    budget: int = BUDGET,
-    chunk: int = 256,
-    warn: Callable[[str], None] = log.warning,
-) -> FrameGame:
-    """The game of a clip on cached tokens, or on its frames where the backbone mixes time.
+class EncodedClip(NamedTuple):
+    """A clip that questions can be asked about: what a `FrameGame` is made from.
+
+    Args:
+        head: Who answers: the model on its tokens, or the whole model on frames where the backbone mixes time.
+        tokens: (1, T, …) on the model's device, of the kind that the head takes.
+        chunk: Coalitions that fit into one call of the head.
+    """
+
+    head: FrameHead
+    tokens: Tensor
+    chunk: int
+
+    def play(
+        self,
+        mask: Tensor | None = None,
+        pts: Tensor | None = None,
+        frame_index: Tensor | None = None,
+        *,
+        target: int | tuple[int, int] | None = None,
+        removal: str = "drop",
+    ) -> FrameGame:
+        """The game of the clip; the arguments are those of `FrameGame`."""
+        return FrameGame(
+            self.head, self.tokens, mask, pts, frame_index, target=target, removal=removal, chunk=self.chunk
+        )
+
+
+def encode_clip(
+    model: ClipModel, video: Tensor, *, evaluations: int = BUDGET, warn: Callable[[str], None] = log.warning
+) -> EncodedClip:
+    """Let the backbone see a clip once, or make ready to let it see every coalition where it mixes time.
 
     Args:
         model: In evaluation mode.
-        video: (1, T, 3, H, W), uint8 or normalised float.
-        mask: (1, T) bool, True = a real frame.
-        pts: (1, T) seconds.
-        frame_index: (1, T), see `FrameGame`.
-        target: See `FrameGame`.
-        removal: See `FrameGame`.
-        budget: Evaluations that the caller is going to ask for; only for the estimate of the cost.
-        chunk: See `FrameGame`.
+        video: (1, T, 3, H, W) on the model's device, uint8 or normalised float.
+        evaluations: Coalitions that are going to be asked; only for the estimate of the cost.
         warn: Takes the estimate, before the slow way begins.
     """
     with torch.inference_mode():
@@ -88,13 +104,13 @@ def play_clip(
         seconds = time.perf_counter() - started
         mixed = mixes_time(model, video, tokens)
     if not mixed:
-        return FrameGame(model, tokens, mask, pts, frame_index, target=target, removal=removal, chunk=chunk)
+        return EncodedClip(model, tokens, chunk=256)
     warn(
-        f"the backbone mixes time, so every coalition of frames takes a pass of the whole model: {budget} passes of "
-        f"{seconds:.2f} s, about {_duration(budget * seconds)}"
+        f"the backbone mixes time, so every coalition of frames takes a pass of the whole model: {evaluations} passes "
+        f"of {seconds:.2f} s, about {_duration(evaluations * seconds)}"
     )
     head = _WholeModel(model, video.shape[2:], tokens.shape[-1], video.dtype)
-    return FrameGame(head, video.flatten(2).float(), mask, pts, frame_index, target=target, removal=removal, chunk=1)
+    return EncodedClip(head, video.flatten(2).float(), chunk=1)
 
 
 class _WholeModel:

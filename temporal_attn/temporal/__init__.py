@@ -2,8 +2,29 @@
 
 from __future__ import annotations
 
-from temporal_attn.temporal.encoder import TEMPORAL, TemporalEncoder, build, names
-from temporal_attn.temporal.pooling import AttentionPool, MeanPool
-from temporal_attn.temporal.positions import RotaryTime
+from temporal_attn.temporal.blocks import SelfAttentionBlock
+from temporal_attn.temporal.encoder import POOLS, TEMPORAL, TemporalEncoder, build, names, options
+from temporal_attn.temporal.gating import FrameGate, SqueezeExcitation
+from temporal_attn.temporal.pooling import AttentionPool, ClassTokenPool, GatedPool, MaxPool, MeanPool
+from temporal_attn.temporal.positions import LearnedPosition, RelativeTime, RotaryTime, SinusoidalTime
 
-__all__ = ["TEMPORAL", "AttentionPool", "MeanPool", "RotaryTime", "TemporalEncoder", "build", "names"]
+__all__ = [
+    "POOLS",
+    "TEMPORAL",
+    "AttentionPool",
+    "ClassTokenPool",
+    "FrameGate",
+    "GatedPool",
+    "LearnedPosition",
+    "MaxPool",
+    "MeanPool",
+    "RelativeTime",
+    "RotaryTime",
+    "SelfAttentionBlock",
+    "SinusoidalTime",
+    "SqueezeExcitation",
+    "TemporalEncoder",
+    "build",
+    "names",
+    "options",
+]

@@ -1,0 +1,216 @@
+"""`temporal-attn crossval`: an experiment trained and tested on every fold, and what the folds say together."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from datamodules.base import VideoDataModule
+from datamodules.records import Account, Catalogue, RecordTable
+from datamodules.records.splits import fold_by_groups, split_by_groups
+from temporal_attn.evaluation.calibration import calibration_interval, reliability
+from temporal_attn.evaluation.intervals import Array, draw_groups, sums_by_group
+from temporal_attn.evaluation.predictions import is_right, read_judged
+from temporal_attn.lightning_cli import TemporalCLI, run
+from temporal_attn.output import writable_folder
+from temporal_attn.types import UserError
+
+__all__ = ["SCHEMA", "crossval", "mean_of_folds_interval", "pool", "refolded"]
+
+SCHEMA = "temporal_attn/crossval/1"
+
+_OFFICIAL = 3
+_VAL_FRACTION = 0.2
+_SETTINGS, _RESULT = "settings.json", "crossval.json"
+
+
+def crossval(
+    config: list[str] | str,
+    out: str,
+    folds: Literal["official", "groups"] = "official",
+    k: int = 5,
+    options: list[str] | str | None = None,
+) -> int:
+    """Train and test an experiment on every fold.
+
+    A fold that has been tested already is not run again, so that a second call goes on where the first was stopped.
+
+    Args:
+        config: YAML of `temporal-attn fit`; of several, later ones go before earlier ones.
+        out: Folder; each fold gets one in it, and crossval.json holds what they say together.
+        folds: ``official`` takes the data set's own three (UCF101, HMDB51). ``groups`` makes k folds of whole groups
+            out of what the data set trains and validates on, so that its own test part stays unseen.
+        k: How many folds of groups.
+        options: Further options of every fold, such as ``data.root=ROOT``.
+
+    Returns:
+        Exit status: that of the first fold that did not end well.
+
+    Raises:
+        UserError: A number is out of range, or the folder holds folds of another experiment.
+    """
+    if k < 2:
+        raise UserError(f"k is {k}; a cross-validation has 2 folds or more")
+    files = [config] if isinstance(config, str) else config
+    words = [options] if isinstance(options, str) else options or []
+    settings = {"config": files, "folds": folds, "k": _OFFICIAL if folds == "official" else k, "options": words}
+    folder = writable_folder(out, "--out")
+    _claim(folder / _SETTINGS, settings)
+    given = [*(f"--config={file}" for file in files), *(f"--{option}" for option in words)]
+    runs = [folder / f"fold-{number}" for number in range(1, int(str(settings["k"])) + 1)]
+    for number, own in enumerate(runs, start=1):
+        if (own / "metrics.json").is_file():
+            continue
+        place = [*given, f"--trainer.default_root_dir={own}"]
+        if folds == "official":
+            program = TemporalCLI
+            place.append(f"--data.fold={number}")
+        else:
+            program = _folding(k, number)
+        best = own / "checkpoints" / "best.ckpt"
+        status = run(["fit", *place], program) or run(["test", *place, f"--ckpt_path={best}"], program)
+        if status:
+            return status
+    result = {"schema": SCHEMA, **settings, **pool(runs)}
+    (folder / _RESULT).write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    _print(result)
+    print(folder / _RESULT)
+    return 0
+
+
+def pool(runs: Sequence[Path]) -> dict[str, Any]:
+    """What tested folds say together.
+
+    Args:
+        runs: Folder of each fold.
+
+    Returns:
+        top1, its mean over folds, their standard deviation and its interval by bootstrap over the groups of all folds;
+        mean_class_accuracy, map and nll as means; ece of all videos together, with its interval; train_s in all; and
+        the folds' own figures.
+    """
+    metrics = [json.loads((run / "metrics.json").read_text(encoding="utf-8")) for run in runs]
+    rows = [read_judged(run) for run in runs]
+    right = [np.array([float(is_right(row)) for row in own]) for own in rows]
+    groups = [[str(row["group"]) for row in own] for own in rows]
+    read = [
+        (max(row["probabilities"].values()), float(is_right(row)), str(row["group"]))
+        for own in rows
+        for row in own
+        if row["probabilities"] is not None
+    ]
+    confidence, hits = (np.array(column) for column in list(zip(*read, strict=True))[:2])
+    top1 = [one["top1"] for one in metrics]
+    seconds = [one["train_s"] for one in metrics]
+    keys = ("top1", "top5", "mean_class_accuracy", "map", "ece", "nll", "temperature", "train_s", "videos", "groups")
+    return {
+        "top1": {
+            "mean": statistics.fmean(top1),
+            "std": statistics.stdev(top1),
+            "ci95": list(mean_of_folds_interval(right, groups)),
+        },
+        **{key: statistics.fmean(one[key] for one in metrics) for key in ("mean_class_accuracy", "map", "nll")},
+        "ece": reliability(confidence, hits).ece,
+        "ece_ci95": list(calibration_interval(confidence, hits, [group for _, _, group in read])),
+        "train_s": None if None in seconds else sum(seconds),
+        "results": [{"fold": n, **{key: one[key] for key in keys}} for n, one in enumerate(metrics, start=1)],
+    }
+
+
+def mean_of_folds_interval(
+    values: Sequence[Array], groups: Sequence[Sequence[str]], samples: int = 10_000, seed: int = 0
+) -> tuple[float, float]:
+    """95 % percentile interval of the mean over folds of the mean over videos, by bootstrap over groups.
+
+    A group is drawn in all folds at once: the official folds of HMDB51 test some of their groups more than once.
+
+    Args:
+        values: One array (N,) a fold.
+        groups: The group of each of its videos.
+        samples: Bootstrap samples.
+        seed: Of the draws.
+    """
+    place = np.repeat(np.arange(len(values)), [len(own) for own in values])
+    columns = np.zeros((len(place), 2 * len(values)))  # of each fold: the sum, and how many
+    columns[np.arange(len(place)), place] = np.concatenate(values)
+    columns[np.arange(len(place)), len(values) + place] = 1
+    sums, size = sums_by_group(columns, [name for own in groups for name in own])
+    total, count = np.split(sums, 2, axis=1)
+
+    def statistic(drawn: Array) -> Array:
+        seen = drawn @ count
+        with np.errstate(invalid="ignore"):
+            means: Array = np.nanmean((drawn @ total) / np.where(seen > 0, seen, np.nan), axis=1)
+        return means
+
+    low, high = np.percentile(draw_groups(len(size), statistic, samples, seed), [2.5, 97.5])
+    return float(low), float(high)
+
+
+def refolded(catalogue: Catalogue, folds: int, fold: int, val_fraction: float, seed: int) -> Catalogue:
+    """The training and validation videos of a data set, dealt anew by whole groups; its test videos are left out.
+
+    Args:
+        catalogue: The data set.
+        folds: Number of folds.
+        fold: The one that tests, from 1.
+        val_fraction: Share of each class's other groups that validates.
+        seed: Decides among groups of the same size, and who validates.
+
+    Raises:
+        UserError: There are fewer groups than folds.
+    """
+    known = RecordTable([*catalogue.records["train"], *catalogue.records["val"]])
+    parts = fold_by_groups(known, folds, fold, seed)
+    rest = split_by_groups(parts["train"], val_fraction, seed=seed)
+    records = {"train": rest["train"], "val": rest["val"], "test": parts["test"]}
+    whole = catalogue.accounts["train"]
+    accounts = {
+        split: Account(len(own), len(own), (), whole.num_classes, whole.empty_classes) for split, own in records.items()
+    }
+    return replace(catalogue, records=records, accounts=accounts)
+
+
+def _folding(folds: int, fold: int) -> type[TemporalCLI]:
+    """The program on one fold of groups."""
+
+    class FoldedCLI(TemporalCLI):
+        def after_instantiate_classes(self) -> None:
+            super().after_instantiate_classes()
+            data = self.datamodule
+            if not isinstance(data, VideoDataModule):
+                raise UserError("folds: groups need a data set of the package datamodules, which knows its groups")
+            plan = getattr(data, "split_plan", None)
+            fraction = plan.val_fraction if plan is not None else _VAL_FRACTION
+            data.catalogue = refolded(data.catalogue, folds, fold, fraction, data.seed)
+
+    return FoldedCLI
+
+
+def _claim(path: Path, settings: dict[str, Any]) -> None:
+    """Remember whose folds lie here.
+
+    Raises:
+        UserError: Those of another experiment do.
+    """
+    if path.is_file() and json.loads(path.read_text(encoding="utf-8")) != settings:
+        raise UserError(
+            f"{path.parent}: holds the folds of other settings, see {path}; choose another folder with --out"
+        )
+    path.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+
+
+def _print(result: dict[str, Any]) -> None:
+    print("fold   top-1  mean class    ECE  videos  groups")
+    for row in result["results"]:
+        figures = f"{row['top1']:6.1%}  {row['mean_class_accuracy']:10.1%}  {row['ece']:5.1%}"
+        print(f"{row['fold']:>4}  {figures}  {row['videos']:>6}  {row['groups']:>6}")
+    top1 = result["top1"]
+    low, high = (f"{end:.1%}" for end in top1["ci95"])
+    print(f"mean {top1['mean']:.1%} ± {top1['std']:.1%}, 95 % interval {low} to {high}; ECE {result['ece']:.1%}")

@@ -1,0 +1,185 @@
+"""Teachers: what a larger model says of a training clip, asked anew for each batch or read from its predictions."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from temporal_attn.model import VideoClassifier
+from temporal_attn.types import UserError, VideoBatch
+
+__all__ = ["AskedTeacher", "StoredTeacher", "Teacher", "class_order"]
+
+_SMALLEST = 1e-12  # a stored probability of 0 is a rounded one
+
+
+class Teacher(Protocol):
+    """What students learn from."""
+
+    def __call__(self, batch: VideoBatch) -> Tensor:
+        """Logits of the batch's clips (B, K), or logarithms of their probabilities, in the student's class order."""
+        ...
+
+
+def class_order(own: Sequence[str], students: Sequence[str], teacher: str) -> list[int]:
+    """Where each of the student's classes stands in the teacher's order.
+
+    Args:
+        own: Class names of the teacher.
+        students: Class names of the student.
+        teacher: The teacher's file, for the message.
+
+    Raises:
+        UserError: They know different classes.
+    """
+    if set(own) != set(students):
+        lacking = sorted(set(students) - set(own))
+        beyond = sorted(set(own) - set(students))
+        found = [f"{text} {names[0]}" for text, names in (("does not know", lacking), ("also knows", beyond)) if names]
+        raise UserError(f"teacher {teacher}: {' and '.join(found)}; it has to know the student's classes and no others")
+    return [list(own).index(name) for name in students]
+
+
+class AskedTeacher:
+    """A trained model that sees the very clips that the student sees, augmented and mixed as they are.
+
+    Paper: Beyer et al., "Knowledge Distillation: A Good Teacher Is Patient and Consistent", CVPR 2022.
+        https://arxiv.org/abs/2106.05237
+
+    Args:
+        model: It normalises frames by itself, as it was trained to.
+        order: Column of its logits for each of the student's classes, see `class_order`.
+        path: Its checkpoint, for messages.
+    """
+
+    def __init__(self, model: VideoClassifier, order: Sequence[int], path: str) -> None:
+        self.model = model.eval().requires_grad_(False)
+        self.order = list(order)
+        self.path = path
+
+    @torch.no_grad()
+    def __call__(self, batch: VideoBatch) -> Tensor:
+        """Its logits (B, K).
+
+        Raises:
+            UserError: The batch has cached features, which are the student's, instead of frames.
+        """
+        if "video" not in batch:
+            raise UserError(
+                f"teacher {self.path} needs frames, but training reads cached features: store what it says of the "
+                "training videos with `temporal-attn predict`, and give the predictions.jsonl as teacher"
+            )
+        video = batch["video"]
+        logits: Tensor = self.model.to(video.device)(video, batch.get("mask"), batch.get("pts")).logits
+        return logits.float()[:, self.order]
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> AskedTeacher:
+        """A copy of the student, such as an average of its weights, learns from the same teacher."""
+        return self
+
+
+class StoredTeacher:
+    """Predictions that a model left in a file; the student may see cached features, and other frames than it saw.
+
+    Clips that are mixed get their teacher's probabilities mixed by the same shares.
+
+    Args:
+        path: ``predictions.jsonl`` of `temporal-attn predict`: rows with ``video_id`` and ``probabilities`` by class.
+        class_names: The student's.
+
+    Raises:
+        UserError: The file is missing or malformed, or its classes are not the student's.
+    """
+
+    def __init__(self, path: str, class_names: Sequence[str]) -> None:
+        self.path = path
+        rows = _read(path)
+        self._failed = {name for name, probabilities in rows.items() if probabilities is None}
+        known = {name: row for name, row in rows.items() if row is not None}
+        if not known:
+            raise UserError(f"teacher {path}: holds no prediction")
+        for row in known.values():
+            class_order(list(row), class_names, path)
+        self._rows = {name: number for number, name in enumerate(known)}
+        table = [[row[name] for name in class_names] for row in known.values()]
+        self._probabilities = torch.tensor(table, dtype=torch.float32)
+
+    def match(self, ids: Iterable[str], paths: Iterable[str]) -> None:
+        """Find the training videos before the training: by id, or by file, which is what prediction on files stores.
+
+        Args:
+            ids: Names of the training videos.
+            paths: Their files.
+
+        Raises:
+            UserError: The file says nothing of one of them.
+        """
+        by_file = {os.path.abspath(name): name for name in (*self._rows, *self._failed)}
+        missing = []
+        for video, path in zip(ids, paths, strict=True):
+            if video in self._rows or video in self._failed:
+                continue
+            stored = by_file.get(os.path.abspath(path))
+            if stored is None:
+                missing.append(video)
+            elif stored in self._rows:
+                self._rows[video] = self._rows[stored]
+            else:
+                self._failed.add(video)
+        if missing:
+            raise UserError(
+                f"teacher {self.path}: says nothing of {len(missing)} training videos, e.g. {missing[0]}; predict on "
+                "all of them"
+            )
+
+    def __call__(self, batch: VideoBatch) -> Tensor:
+        """Logarithms of its probabilities (B, K).
+
+        Raises:
+            UserError: The batch does not name its videos, or the file says nothing of one of them.
+        """
+        names = batch.get("video_id")
+        if names is None:
+            raise UserError(f"teacher {self.path}: the batch needs video_id, by which its predictions are found")
+        unknown = [name for name in names if name not in self._rows]
+        if unknown:
+            why = "could not be read when it was predicted" if unknown[0] in self._failed else "is not in it"
+            raise UserError(f"teacher {self.path}: {unknown[0]} {why}; predict on all training videos")
+        probabilities = self._probabilities[[self._rows[name] for name in names]]
+        partner = batch.get("partner")
+        if partner is not None:
+            share = batch["lam"].cpu()[:, None]
+            probabilities = share * probabilities + (1 - share) * probabilities[partner.cpu()]
+        return probabilities.clamp(min=_SMALLEST).log().to(batch["label"].device)
+
+
+def _read(path: str) -> dict[str, Mapping[str, float] | None]:
+    """Probabilities by class name for each video, None where it could not be read.
+
+    Raises:
+        UserError: The file does not exist, or a line is not such a row.
+    """
+    rows: dict[str, Mapping[str, float] | None] = {}
+    try:
+        with Path(path).open(encoding="utf-8") as file:
+            for number, line in enumerate(file, 1):
+                try:
+                    row = json.loads(line)
+                    probabilities = row["probabilities"]
+                    rows[row["video_id"]] = None if probabilities is None else dict(probabilities)
+                except (KeyError, TypeError, ValueError):
+                    raise UserError(
+                        f"teacher {path}: line {number} has no video_id and probabilities by class name; give a "
+                        "predictions.jsonl of `temporal-attn predict`, or a .ckpt"
+                    ) from None
+    except OSError as error:
+        raise UserError(f"teacher {path}: {error.strerror or 'cannot be read'}") from None
+    except UnicodeDecodeError:
+        raise UserError(f"teacher {path}: is no text; give a predictions.jsonl, or a .ckpt") from None
+    return rows

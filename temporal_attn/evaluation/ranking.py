@@ -1,0 +1,81 @@
+"""Average precision: how far up a class's videos stand when all are ordered by its probability."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from temporal_attn.evaluation.intervals import draw_groups
+
+__all__ = ["average_precision", "mean_average_precision_interval"]
+
+Array = NDArray[np.float64]
+
+_CHUNK = 100
+_WORK = 100_000_000
+
+
+def average_precision(scores: Array, positive: Array, weights: Array | None = None) -> Array:
+    """Average precision of one class, without interpolation; videos with the same score count as found together.
+
+    Equation: AP = Σ_n (R_n - R_{n-1}) P_n over the distinct scores, P precision and R recall.
+    Source: Everingham et al., "The PASCAL Visual Object Classes Challenge", IJCV 2010, in the form of scikit-learn.
+
+    Args:
+        scores: (N,).
+        positive: (N,) 1 for videos of the class.
+        weights: (S, N) how often each video counts, in S samples; None: once, in one sample.
+
+    Returns:
+        (S,), NaN where a sample has no positive.
+    """
+    order = np.argsort(-scores, kind="stable")
+    last = np.append(np.diff(scores[order]) != 0, True)  # the last video of each score
+    weights = np.ones((1, len(scores))) if weights is None else weights
+    ordered = weights[:, order]
+    seen = ordered.cumsum(1)[:, last]
+    found = (ordered * positive[order]).cumsum(1)[:, last]
+    with np.errstate(invalid="ignore", divide="ignore"):
+        precision = np.where(seen > 0, found / seen, 0)
+        result: Array = (np.diff(found, axis=1, prepend=0) * precision).sum(1) / found[:, -1]
+    return result
+
+
+def mean_average_precision_interval(
+    scores: Array,
+    positive: Array,
+    groups: Sequence[str],
+    samples: int | None = None,
+    level: float = 0.95,
+    seed: int = 0,
+) -> tuple[float, float]:
+    """Percentile interval of the mean average precision by bootstrap over groups.
+
+    Args:
+        scores: (N, K).
+        positive: (N, K) 1 for each class that holds.
+        groups: The group of each video.
+        samples: Bootstrap samples; None: 1000, and as few as 200 where there are many videos and classes. A class
+            that a sample has no video of does not enter its mean.
+        level: Coverage.
+        seed: Of the draws.
+    """
+    _, member = np.unique(np.asarray(groups), return_inverse=True)
+    present = np.flatnonzero(positive.any(0))
+    if samples is None:
+        samples = min(1000, max(200, _WORK // scores.size))
+
+    def statistic(drawn: Array) -> Array:
+        parts = []
+        for start in range(0, len(drawn), _CHUNK):
+            weights = drawn[start : start + _CHUNK][:, member]
+            by_class = [average_precision(scores[:, k], positive[:, k], weights) for k in present]
+            parts.append(np.nanmean(by_class, axis=0))
+        return np.concatenate(parts)
+
+    found = draw_groups(int(member.max()) + 1, statistic, samples, seed)
+    tail = 100 * (1 - level) / 2
+    low, high = np.percentile(found, [tail, 100 - tail])
+    return float(low), float(high)

@@ -1,0 +1,165 @@
+"""What an evaluation has seen of its videos, batch by batch, and the same merged over all processes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import one_hot
+
+from temporal_attn.evaluation.calibration import reliability
+from temporal_attn.evaluation.scoring import Scoring, negative_log_likelihood
+from temporal_attn.evaluation.summary import accuracies
+from temporal_attn.evaluation.table import VideoRow, VideoTable
+from temporal_attn.metrics import VideoScore, VideoScores
+from temporal_attn.types import FailedVideo, UserError, VideoBatch
+
+__all__ = ["Evaluation", "EvaluationRecorder", "require_labels"]
+
+
+class Evaluation(NamedTuple):
+    """All that the processes saw together.
+
+    Args:
+        views: Logits, one row a view.
+        names: Name and group of each video, by its index.
+        failed: Videos that could not be read.
+    """
+
+    views: VideoScore
+    names: dict[int, tuple[str, str]]
+    failed: list[FailedVideo]
+
+    def rows(self, scoring: Scoring) -> list[VideoRow]:
+        """The videos that were read, with their probabilities."""
+        return self._rows(scoring.by_video(self.views))
+
+    def measures(self, scoring: Scoring, class_names: Sequence[str]) -> dict[str, float]:
+        """What is worth logging: the accuracies with their interval, of videos; loss and accuracy of single clips.
+
+        Args:
+            scoring: How logits become probabilities. The loss is that of the logits as they are.
+            class_names: K names.
+        """
+        table = VideoTable.of(self.rows(scoring), len(class_names), self.failed)
+        values = accuracies(table)
+        low, high = values.pop("ci95") or (None, None)
+        values |= {"top1_low": low, "top1_high": high}
+        if table.read.rows:
+            values["ece"] = reliability(table.read.confidence, table.read.correct).ece
+        clips = VideoTable.of(self._rows(self.views), len(class_names))
+        if clips.rows:
+            values["clip_top1"] = float(clips.correct.mean())
+            values["loss"] = self._loss(replace(scoring, temperature=1.0))
+        return {name: value for name, value in values.items() if value is not None}
+
+    def _loss(self, scoring: Scoring) -> float:
+        kept = self.views.label.reshape(len(self.views.label), -1).ge(0).all(1)
+        probabilities = scoring.probabilities(self.views.scores[kept].double())
+        return negative_log_likelihood(probabilities, self.views.label[kept]).item()
+
+    def _rows(self, scores: VideoScore) -> list[VideoRow]:
+        labels = scores.label.tolist()
+        if scores.label.ndim == 2:
+            labels = [_classes(row) for row in labels]
+        own = scores.scores.cpu().double().numpy()
+        return [
+            VideoRow(*self.names[index], label, row, index)
+            for index, label, row in zip(scores.index.tolist(), labels, own, strict=True)
+        ]
+
+
+class EvaluationRecorder(nn.Module):
+    """Collects logits, names and failures of the videos of one evaluation.
+
+    Args:
+        num_classes: K.
+        multi_label: Whether labels are (B, K).
+    """
+
+    def __init__(self, num_classes: int, multi_label: bool = False) -> None:
+        super().__init__()
+        self.scores = VideoScores(num_classes, multi_label)
+        self._names: dict[int, tuple[str, str]] = {}
+        self._failed: dict[str, FailedVideo] = {}
+
+    def forget(self) -> None:
+        """Begin a new evaluation."""
+        self.scores.reset()
+        self._names, self._failed = {}, {}
+
+    def note_failures(self, batch: VideoBatch) -> None:
+        """Remember the videos of a batch that could not be read."""
+        self._failed.update((video["id"], video) for video in batch.get("failed", []))
+
+    def record(self, batch: VideoBatch, logits: Tensor, number: Tensor) -> None:
+        """Remember what the model said of a batch.
+
+        Args:
+            batch: The clips.
+            logits: (B, K).
+            number: (B,) int64, takes the place of an index where a loader does not number its videos: every clip is a
+                video of its own then.
+
+        Raises:
+            UserError: Videos have several labels, but classes are asked against each other.
+        """
+        label = self._label(batch["label"], logits.shape[1])
+        index = batch.get("index", number)
+        self.scores.update(index, batch.get("view_id", torch.zeros_like(number)), logits, label)
+        names = batch.get("video_id") or [str(i) for i in index.tolist()]
+        groups = batch.get("group") or names
+        self._names.update(zip(index.tolist(), zip(names, groups, strict=True), strict=True))
+
+    def _label(self, label: Tensor, num_classes: int) -> Tensor:
+        """(B,) class indices, or (B, K) where a video may have several classes."""
+        if not self.scores.multi_label:
+            if label.ndim == 2:
+                raise UserError("the videos belong to several classes each: train for that with model.loss: binary")
+            return label
+        if label.ndim == 2:
+            return label
+        rows = one_hot(label.clamp(min=0), num_classes).float()
+        return torch.where(label[:, None] < 0, -1.0, rows)
+
+    def merge(self, world_size: int) -> Evaluation:
+        """What all processes saw; each of them has to ask.
+
+        Args:
+            world_size: How many there are.
+        """
+        names, failed = dict(self._names), dict(self._failed)
+        if world_size > 1:
+            every: list[Any] = [None] * world_size
+            torch.distributed.all_gather_object(every, (self._names, self._failed))
+            for other_names, other_failed in every:
+                names.update(other_names)
+                failed.update(other_failed)
+        return Evaluation(self.scores.by_clip(), names, list(failed.values()))
+
+
+def require_labels(batch: VideoBatch) -> None:
+    """Refuse a batch that cannot be tested.
+
+    Raises:
+        UserError: A video has no label.
+    """
+    label = batch.get("label")
+    unknown = None if label is None else label.reshape(len(label), -1).lt(0).any(1).nonzero().flatten().tolist()
+    if unknown == []:
+        return
+    ids = batch.get("video_id") or []
+    name = "the videos" if unknown is None else f"video {ids[unknown[0]]}" if ids else "a video"
+    verb = "have" if unknown is None else "has"
+    raise UserError(
+        f"{name} {verb} no label, so that there is nothing to test: classify with `temporal-attn predict`, "
+        "or give the label"
+    )
+
+
+def _classes(row: list[float]) -> tuple[int, ...] | None:
+    """Class indices of a row of 0 and 1; None for a row of -1."""
+    return None if any(value < 0 for value in row) else tuple(k for k, value in enumerate(row) if value > 0)

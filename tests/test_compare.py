@@ -1,0 +1,83 @@
+"""Two runs on the same videos: by hand, against scipy, and refused where they are not the same videos."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from temporal_attn.cli import main
+from temporal_attn.evaluation.compare import compare, mcnemar
+from temporal_attn.evaluation.intervals import bootstrap_over_groups
+from temporal_attn.types import UserError
+
+
+def rows(right: list[bool]) -> list[dict[str, Any]]:
+    return [
+        {"video_id": f"v{i}", "group": f"g{i // 2}", "label": "a", "class": "a" if hit else "b"}
+        for i, hit in enumerate(right)
+    ]
+
+
+FIRST, SECOND = rows([True, True, False, False, True, False]), rows([True, False, True, True, True, True])
+
+
+def test_by_hand():
+    found = compare(FIRST, SECOND)
+    assert (found.videos, found.groups) == (6, 3)
+    assert found.top1 == (3 / 6, 5 / 6)
+    assert found.difference == pytest.approx(2 / 6)
+    assert (found.only_first, found.only_second) == (("v1",), ("v2", "v3", "v5"))
+    assert found.p_value == mcnemar(1, 3)
+    assert found.ci95 == bootstrap_over_groups([0, -1, 1, 1, 0, 1], ["g0", "g0", "g1", "g1", "g2", "g2"])
+
+
+def test_the_other_way_round_is_the_negative():
+    there, back = compare(FIRST, SECOND), compare(SECOND, FIRST)
+    assert back.difference == -there.difference
+    assert back.ci95 == pytest.approx((-there.ci95[1], -there.ci95[0]), abs=1e-9)
+    assert back.p_value == there.p_value
+
+
+def test_a_run_beside_itself_shows_nothing():
+    found = compare(FIRST, FIRST)
+    assert (found.difference, found.ci95, found.p_value) == (0, (0, 0), 1)
+    assert "no difference" in found.verdict
+
+
+def test_order_does_not_matter_and_failed_videos_are_wrong():
+    failed = [*FIRST[1:], {**FIRST[0], "class": None}]
+    assert compare(failed, FIRST).only_second == ("v0",)
+
+
+@pytest.mark.parametrize("counts", [(0, 0), (1, 9), (5, 5), (0, 7), (40, 61), (4000, 4200)])
+def test_mcnemar_equals_scipy(counts: tuple[int, int]):
+    stats = pytest.importorskip("scipy.stats")
+    expected = stats.binomtest(counts[0], sum(counts)).pvalue if sum(counts) else 1.0
+    assert mcnemar(*counts) == pytest.approx(expected)
+
+
+def test_other_videos_are_refused_by_name():
+    with pytest.raises(UserError, match="second run lacks 1 videos of the other: v5"):
+        compare(FIRST, SECOND[:-1])
+    with pytest.raises(UserError, match="first run lacks 1 videos of the other: v5"):
+        compare(FIRST[:-1], SECOND)
+    with pytest.raises(UserError, match="disagree on the label of 1 videos: v0"):
+        compare(FIRST, [{**SECOND[0], "label": "b"}, *SECOND[1:]])
+
+
+def test_the_program(tmp_path: Path, capsys: Any):
+    for name, own in (("a", FIRST), ("b", SECOND)):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "test_predictions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in own))
+    out = tmp_path / "found.json"
+    assert main(["compare", str(tmp_path / "a"), str(tmp_path / "b"), f"--json={out}"]) == 0
+    assert "difference +33.3%" in capsys.readouterr().out
+    document = json.loads(out.read_text())
+    assert document["schema"] == "temporal_attn/compare/1"
+    assert document["only_second"] == ["v2", "v3", "v5"]
+    assert main(["compare", str(tmp_path / "a")]) == 2
+    assert main(["compare", str(tmp_path / "a"), str(tmp_path / "nowhere")]) == 2
+    assert "temporal-attn test" in capsys.readouterr().err

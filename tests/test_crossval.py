@@ -1,0 +1,118 @@
+"""Folds of groups, what they say together, and the command on a tiny data set."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from test_cli import SMALL
+
+from datamodules.records import Account, Catalogue, RecordTable
+from temporal_attn.cli import main
+from temporal_attn.crossval import mean_of_folds_interval, refolded
+from temporal_attn.types import VideoRecord
+
+
+def catalogue() -> Catalogue:
+    def records(part: str, groups: range) -> RecordTable:
+        return RecordTable(
+            VideoRecord(f"{part}/{k}/{g}/{c}", f"{k}{g}{c}.avi", k, f"class{k}_g{g}")
+            for k in range(3)
+            for g in groups
+            for c in range(2)
+        )
+
+    parts = {
+        "train": records("train", range(8)),
+        "val": records("val", range(8, 10)),
+        "test": records("test", range(3)),
+    }
+    accounts = {name: Account(len(own), len(own), (), 3, ()) for name, own in parts.items()}
+    return Catalogue(("a", "b", "c"), parts, accounts)
+
+
+@pytest.mark.parametrize("k", [2, 5])
+def test_every_group_tests_once_and_the_test_part_stays_unseen(k: int):
+    source = catalogue()
+    folds = [refolded(source, k, fold, 0.25, seed=0) for fold in range(1, k + 1)]
+    tested = [name for fold in folds for name in fold.records["test"].ids]
+    assert sorted(tested) == sorted([*source.records["train"].ids, *source.records["val"].ids])
+    for fold in folds:
+        groups = {part: set(records.groups) for part, records in fold.records.items()}
+        assert not groups["train"] & groups["val"]
+        assert not groups["train"] & groups["test"]
+        assert not groups["val"] & groups["test"]
+        assert sum(map(len, fold.records.values())) == len(tested)
+        assert set(fold.records["test"].labels) == {0, 1, 2}
+
+
+def test_the_interval_is_that_of_a_plain_bootstrap():
+    rng = np.random.default_rng(0)
+    groups = [[f"g{i % 12}" for i in range(40)], [f"g{i % 12}" for i in range(30)]]  # the same groups in both folds
+    rate = rng.random(12)
+    values = [(rng.random(len(own)) < [rate[int(name[1:])] for name in own]).astype(float) for own in groups]
+    low, high = mean_of_folds_interval(values, groups)
+    names = sorted(set(groups[0]))
+    means = []
+    for _ in range(2000):
+        drawn = [names[i] for i in rng.integers(0, 12, 12)]
+        of_folds = []
+        for own, value in zip(groups, values, strict=True):
+            picked = np.concatenate([value[np.array(own) == name] for name in drawn])
+            of_folds.append(picked.mean())
+        means.append(np.mean(of_folds))
+    np.testing.assert_allclose((low, high), np.percentile(means, [2.5, 97.5]), atol=0.02)
+
+
+def test_the_command_runs_each_fold_once(tiny_ucf: Path, tmp_path: Path, capsys: Any):
+    config = tmp_path / "tiny.yaml"
+    config.write_text(
+        "model: {class_path: temporal_attn.VideoClassificationModule}\n"
+        "data: {class_path: datamodules.UCF101DataModule, init_args: "
+        f"{{root: {tiny_ucf / 'root'}, splits: {tiny_ucf / 'splits'}}}}}\n"
+    )
+    options = [word.removeprefix("--") for word in SMALL]
+    words = ["crossval", f"--config={config}", f"--out={tmp_path / 'cv'}", f"--options={json.dumps(options)}"]
+    assert main([*words, "--folds=groups", "--k=2"]) == 0
+    found = json.loads((tmp_path / "cv" / "crossval.json").read_text())
+    assert [row["videos"] for row in found["results"]] == [9, 9]  # the official test part has the other six
+    top1 = [row["top1"] for row in found["results"]]
+    assert found["top1"]["mean"] == pytest.approx(np.mean(top1))
+    assert found["top1"]["std"] == pytest.approx(np.std(top1, ddof=1))
+    assert found["top1"]["ci95"][0] <= found["top1"]["mean"] <= found["top1"]["ci95"][1]
+    assert found["train_s"] == pytest.approx(sum(row["train_s"] for row in found["results"]))
+    tested = {
+        row["video_id"]
+        for fold in (1, 2)
+        for row in map(json.loads, (tmp_path / "cv" / f"fold-{fold}" / "test_predictions.jsonl").open())
+    }
+    assert len(tested) == 18
+    best = tmp_path / "cv" / "fold-1" / "checkpoints" / "best.ckpt"
+    written = best.stat().st_mtime_ns
+    assert main([*words, "--folds=groups", "--k=2"]) == 0  # nothing is left to run
+    assert best.stat().st_mtime_ns == written
+    capsys.readouterr()
+    assert main([*words, "--folds=groups", "--k=3"]) == 2
+    assert "other settings" in capsys.readouterr().err
+
+
+def test_official_folds_are_three(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    seen: list[list[str]] = []
+
+    def stopped(words: list[str], program: type) -> int:
+        seen.append(words)
+        return int(len(seen) == 3)  # the second fold's training fails
+
+    monkeypatch.setattr("temporal_attn.crossval.run", stopped)
+    assert main(["crossval", "--config=some.yaml", f"--out={tmp_path}", "--options=data.seed=1"]) == 1
+    assert [words[0] for words in seen] == ["fit", "test", "fit"]
+    assert [next(w for w in words if w.startswith("--data.fold")) for words in seen] == [
+        "--data.fold=1",
+        "--data.fold=1",
+        "--data.fold=2",
+    ]
+    assert all("--data.seed=1" in words for words in seen)
+    assert f"--ckpt_path={tmp_path}/fold-1/checkpoints/best.ckpt" in seen[1]
