@@ -68,6 +68,20 @@ class BestCheckpoint(ModelCheckpoint):
             log.warning("nothing to validate on: best.ckpt is the last epoch, not the best by %s", self.monitor)
             self.monitor = None
         super().on_train_epoch_end(trainer, pl_module)
+        self._save_last(trainer, train_epoch_ends=True)
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Save the epoch, where that is done after each validation."""
+        super().on_validation_end(trainer, pl_module)
+        self._save_last(trainer, train_epoch_ends=False)
+
+    def _save_last(self, trainer: pl.Trainer, train_epoch_ends: bool) -> None:
+        """The last epoch where it is not the best: Lightning saves it only together with a new best."""
+        if self._should_skip_saving_checkpoint(trainer):  # it is there already
+            return
+        due = (trainer.current_epoch + 1) % self._every_n_epochs == 0
+        if due and self._should_save_on_train_epoch_end(trainer) == train_epoch_ends:
+            self._save_last_checkpoint(trainer, self._monitor_candidates(trainer))
 
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Write into ``best.ckpt`` how long all of the training took: when it was saved, nobody knew."""

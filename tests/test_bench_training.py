@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import signal
 from collections import Counter
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -148,14 +149,17 @@ def test_a_stopped_run_goes_on(suite: Suite, tmp_path: Path, monkeypatch: pytest
     write = RunRecorder.on_validation_end
 
     def watch(self: RunRecorder, trainer: Any, module: Any) -> None:
-        epochs.append(trainer.current_epoch)
+        if not trainer.sanity_checking:
+            epochs.append(trainer.current_epoch)
         if epochs == [0, 1]:
             raise KeyboardInterrupt
         write(self, trainer, module)
 
     monkeypatch.setattr(RunRecorder, "on_validation_end", watch)
+    handler = signal.getsignal(signal.SIGINT)  # Lightning is deaf to a second one
     with pytest.raises(SystemExit):
         train(row, 0, place)
+    signal.signal(signal.SIGINT, handler)
     assert finished_runs(row, place) == {}
     assert train(row, 0, place) == 0
     assert epochs == [0, 1, 1]
@@ -269,7 +273,7 @@ def test_both_loops_train_the_same_model() -> None:
     assert lightning.shape == bare.shape == (3,)
     assert (np.stack([lightning, bare]) > 0).all()
     for name, value in twin.state_dict().items():
-        torch.testing.assert_close(module.model.state_dict()[name], value, msg=name)
+        torch.testing.assert_close(module.model.state_dict()[name], value, rtol=0, atol=1e-4, msg=name)
     assert not torch.equal(fresh["head.1.weight"], twin.state_dict()["head.1.weight"])
 
 

@@ -97,6 +97,22 @@ def test_best_without_validation_is_the_last(tmp_path: Path, caplog: pytest.LogC
     assert "nothing to validate on" in caplog.text
 
 
+class Declining(Stranger):
+    """Worse in every epoch."""
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        self.log("val/top1", float(-self.current_epoch))
+
+
+def test_the_last_epoch_is_kept_where_an_earlier_one_is_best(tmp_path: Path) -> None:
+    trainer(tmp_path, BestCheckpoint()).fit(Declining(), loader(), loader())
+    epochs = {
+        name: torch.load(tmp_path / "checkpoints" / f"{name}.ckpt", weights_only=True)["epoch"]
+        for name in ("best", "last")
+    }
+    assert epochs == {"best": 0, "last": 1}
+
+
 def test_unwritable_folder(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(UserError, match="cannot be written"):
