@@ -41,6 +41,9 @@ SMALL = [
 ]
 PARTS = {
     "ucf101_20.yaml": ["--model.freeze=layer3", "--model.attention_at=[layer4]", "--data.val_groups=[7,8]"],
+    "ucf101_20_best.yaml": ["--model.freeze=layer3", "--data.val_groups=[7,8]"],
+    "ucf101_20_fast.yaml": ["--data.val_groups=[7,8]"],
+    "ucf101_20_one_stream.yaml": ["--model.freeze=layer3", "--model.attention_at=[layer4]", "--data.val_groups=[7,8]"],
     "folder.yaml": ["--model.freeze=layer1"],
     "synthetic.yaml": [
         "--data.train_groups=2",
@@ -58,7 +61,7 @@ WRITERS = {"hmdb51.yaml": write_hmdb51, "kinetics400.yaml": write_kinetics, "ssv
 
 def where(config: str, tiny: Path, folder: Path) -> list[str]:
     """Options that point a recipe at the tiny data."""
-    if config == "ucf101_20.yaml":
+    if config.startswith("ucf101_20"):
         cache = f"--data.cache_dir={folder / 'cache'}"
         return [f"--data.root={tiny / 'root'}", f"--data.splits={tiny / 'splits'}", cache]
     if config == "ucf101.yaml":

@@ -228,3 +228,16 @@ def test_hyphens_in_names_are_no_contrast_unless_they_can_be():
 def test_an_unknown_target_names_what_there_is(target, words):
     with pytest.raises(UserError, match=words):
         resolve_target(target, ["Archery", "Bowling"])
+
+
+def test_a_temperature_changes_probabilities_and_no_score():
+    model, tokens = Either([0.1, 0.2, 0.3]), tokens_of(5)
+    plain, soft = FrameGame(model, tokens), FrameGame(model, tokens, temperature=2.5)
+    coalitions = torch.rand(6, 5, generator=torch.Generator().manual_seed(4)) > 0.4
+    assert torch.equal(soft.value(coalitions), plain.value(coalitions))
+    expected = (plain.play(coalitions).logits / 2.5).softmax(-1)[:, plain.target]
+    assert torch.allclose(soft.probability(coalitions), expected)
+    contrast = soft.about((0, 1)).probability(coalitions)
+    logits = plain.play(coalitions).logits
+    assert torch.allclose(contrast, torch.sigmoid((logits[:, 0] - logits[:, 1]) / 2.5))
+    assert soft.under("mean").temperature == 2.5

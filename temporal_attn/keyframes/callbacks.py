@@ -101,7 +101,7 @@ class KeyframeCallback(pl.Callback):
 
     def _draw(self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: VideoBatch, row: int, name: str) -> None:
         model = _model_of(pl_module)
-        encoded = encode_clip(model, batch["video"][row : row + 1])
+        encoded = _calibrated(encode_clip(model, batch["video"][row : row + 1]), pl_module)
         scored = _score(encoded, batch, row, self.method, self.topk)
         classes = _class_names(pl_module, scored.game)
         target, p = classes[scored.game.target], scored.evidence.full
@@ -205,7 +205,7 @@ class KeyframeWriter(BasePredictionWriter):
                 if name in self._done:
                     continue
                 seen = tokens[row : row + 1] if tokens is not None and len(tokens) == size else None
-                encoded = _encode(model, batch, row, seen)
+                encoded = _calibrated(_encode(model, batch, row, seen), pl_module)
                 scored = _score(encoded, batch, row, self.method, self.topk, self.removal, self.budget, self.seed)
                 document = self._document(name, scored, _class_names(pl_module, scored.game))
                 self._append(shard, {"id": name, "failed": None, "scores": document})
@@ -324,6 +324,12 @@ def _encode(model: Any, batch: VideoBatch, row: int, tokens: Tensor | None) -> E
         with torch.inference_mode():
             tokens = model.encode_cached(batch["features"][row : row + 1]).tokens
     return EncodedClip(model, cast(Tensor, tokens), chunk=256)
+
+
+def _calibrated(encoded: EncodedClip, pl_module: pl.LightningModule) -> EncodedClip:
+    """The clip, asked for the probabilities that the module gives out, where it has a temperature."""
+    temperature = getattr(getattr(pl_module, "scoring", None), "temperature", None)
+    return encoded._replace(temperature=temperature) if isinstance(temperature, float) else encoded
 
 
 def _model_of(pl_module: pl.LightningModule) -> Any:  # noqa: ANN401

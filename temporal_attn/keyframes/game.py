@@ -96,6 +96,7 @@ class FrameGame:
         target: Class index y, two of them for a contrast, None for the class that the model gives to the complete clip.
         removal: What a removed frame becomes: a name of `temporal_attn.keyframes.removal.REMOVALS`.
         chunk: Coalitions in one call of the model; bounds the memory.
+        temperature: What logits are divided by where probabilities are asked for; scores do not depend on it.
 
     Attributes:
         question: The target as a direction in the space of logits.
@@ -125,12 +126,14 @@ class FrameGame:
         target: int | tuple[int, int] | None = None,
         removal: str = "drop",
         chunk: int = 256,
+        temperature: float = 1.0,
     ) -> None:
         if tokens.ndim != 3 or tokens.shape[0] != 1:
             raise UserError(f"tokens: expected one clip (1, T, C'), got {tuple(tokens.shape)}; play one game a clip")
         if getattr(model, "training", False):
             raise UserError("model: is in training mode, dropout would blur the scores; call model.eval() first")
         self.model, self.tokens, self.pts, self.removal, self._chunk = model, tokens, pts, removal, chunk
+        self.temperature = temperature
         self._remove = resolve_removal(removal)
         length = tokens.shape[1]
         self.real = torch.ones(length, dtype=torch.bool) if mask is None else mask.reshape(length).bool().cpu().clone()
@@ -157,7 +160,7 @@ class FrameGame:
         self._pose(target)
 
     def _pose(self, target: int | tuple[int, int] | None) -> None:
-        self.question = pose(target, self.full.logits[0])
+        self.question = pose(target, self.full.logits[0], self.temperature)
         self.v_full, self.v_empty = self.worth(torch.cat([self.full.logits, self.empty.logits])).tolist()
 
     @property
@@ -189,6 +192,7 @@ class FrameGame:
             target=asked,
             removal=removal,
             chunk=self._chunk,
+            temperature=self.temperature,
         )
 
     def __len__(self) -> int:

@@ -209,7 +209,7 @@ def inspect_encoded(
         known = scores.values if long is None else torch.where(long.looked_into, scores.values, 0)
         chosen = select_keyframes(known, seconds, options.topk, options.min_gap_s)
         evidence = weigh_evidence(game, chosen, options.seed)
-        p = game.full.logits[0].double().softmax(-1)
+        p = loaded.scoring.probabilities(game.full.logits[0].double())
         best = int(p.argmax())
         verdict = state_verdict(
             evidence,
@@ -254,7 +254,7 @@ def inspect_encoded(
         ),
         file_frames=file_frames,
         logits=game.full.logits[0].tolist(),
-        probabilities=game.full.logits[0].double().softmax(-1).tolist(),
+        probabilities=loaded.scoring.probabilities(game.full.logits[0].double()).tolist(),
         evidence=answer.evidence,
         verdict=answer.verdict,
         pictures=list(batch["video"][0, positions, :3].permute(0, 2, 3, 1).numpy()),
@@ -277,7 +277,8 @@ def _play(
 ) -> FrameGame:
     batch, device = video.batch, _device(loaded)
     mask, pts = batch["mask"].to(device), batch["pts"].to(device)
-    return video.encoded.play(mask, pts, batch["frame_index"], target=asked, removal=removal)
+    encoded = video.encoded._replace(temperature=loaded.scoring.temperature)
+    return encoded.play(mask, pts, batch["frame_index"], target=asked, removal=removal)
 
 
 def _score(

@@ -22,11 +22,13 @@ class Question(NamedTuple):
         against: Class index of a contrast, None for the mean of all other classes.
         direction: (K,) float32, sums to 0: worth = direction · logits. 1 at y; −1 at ``against``, or −1 / (K − 1) at
             every other class.
+        temperature: What logits are divided by where probabilities are asked for.
     """
 
     target: int
     against: int | None
     direction: Tensor
+    temperature: float = 1.0
 
     def worth(self, logits: Tensor) -> Tensor:
         """z_y − mean_{c ≠ y} z_c, or z_a − z_b of a contrast: logits (S, K) -> (S,)."""
@@ -34,17 +36,19 @@ class Question(NamedTuple):
 
     def probability(self, logits: Tensor) -> Tensor:
         """p(y), or p(a) / (p(a) + p(b)) of a contrast: logits (S, K) -> (S,)."""
+        logits = logits / self.temperature
         if self.against is None:
             return logits.softmax(-1)[:, self.target]
         return logits[:, [self.target, self.against]].softmax(-1)[:, 0]
 
 
-def pose(target: int | tuple[int, int] | None, logits: Tensor) -> Question:
+def pose(target: int | tuple[int, int] | None, logits: Tensor, temperature: float = 1.0) -> Question:
     """The question behind a target.
 
     Args:
         target: Class index, two of them for a contrast, None for the class of the highest logit.
         logits: (K,) of the complete clip.
+        temperature: Of its probabilities.
 
     Raises:
         UserError: Fewer than two classes, an index that is no class, or a class against itself.
@@ -59,12 +63,12 @@ def pose(target: int | tuple[int, int] | None, logits: Tensor) -> Question:
     if len(asked) == 1:
         direction = torch.full((classes,), -1 / (classes - 1))
         direction[asked[0]] = 1.0
-        return Question(asked[0], None, direction)
+        return Question(asked[0], None, direction, temperature)
     if asked[0] == asked[1]:
         raise UserError(f"target: class {asked[0]} against itself is always 0; contrast two different classes")
     direction = torch.zeros(classes)
     direction[asked[0]], direction[asked[1]] = 1.0, -1.0
-    return Question(asked[0], asked[1], direction)
+    return Question(asked[0], asked[1], direction, temperature)
 
 
 def resolve_target(

@@ -66,11 +66,13 @@ class EncodedClip(NamedTuple):
         head: Who answers: the model on its tokens, or the whole model on frames where the backbone mixes time.
         tokens: (1, T, …) on the model's device, of the kind that the head takes.
         chunk: Coalitions that fit into one call of the head.
+        temperature: What its logits are divided by where probabilities are asked for.
     """
 
     head: FrameHead
     tokens: Tensor
     chunk: int
+    temperature: float = 1.0
 
     def play(
         self,
@@ -83,7 +85,15 @@ class EncodedClip(NamedTuple):
     ) -> FrameGame:
         """The game of the clip; the arguments are those of `FrameGame`."""
         return FrameGame(
-            self.head, self.tokens, mask, pts, frame_index, target=target, removal=removal, chunk=self.chunk
+            self.head,
+            self.tokens,
+            mask,
+            pts,
+            frame_index,
+            target=target,
+            removal=removal,
+            chunk=self.chunk,
+            temperature=self.temperature,
         )
 
 
