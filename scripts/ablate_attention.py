@@ -12,26 +12,24 @@ from __future__ import annotations
 import argparse
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytorch_lightning as pl
-from numpy.typing import NDArray
 
 from temporal_attn.attention import build
+from temporal_attn.bench.paired import Answers, Estimate, Runs, accuracy, difference, signed
+from temporal_attn.bench.section import Section
 from temporal_attn.cli import main
-from temporal_attn.evaluation.intervals import bootstrap_over_groups
 
 ROOT = Path(__file__).resolve().parents[1]
 MECHANISMS = ("none", "se", "eca", "cbam", "coord", "danet")
 CHANNELS = 1280  # of the last map of EfficientNet-Lite0
-BEGIN, END = "<!-- ablate_attention: begin -->", "<!-- ablate_attention: end -->"
+SECTION = Section("ablate_attention")
 
-Answers = dict[str, bool]
-"""Video id to whether it was classified correctly."""
-Runs = Mapping[str, Mapping[int, Answers]]
+AllRuns = Mapping[str, Runs]
 """Mechanism and seed to the answers of that run."""
 
 
@@ -102,26 +100,19 @@ def group_of(video: str) -> str:
     return f"{class_name}_{match[1]}"
 
 
-def share_of_seeds(answers: Mapping[int, Answers], seeds: Iterable[int]) -> NDArray[np.float64]:
-    """Share of these seeds that classified each video correctly, videos in the order of their names."""
-    share = np.array([[answers[seed][video] for video in sorted(answers[seed])] for seed in seeds])
-    mean: NDArray[np.float64] = share.mean(0)
-    return mean
-
-
-def against_none(runs: Runs, mechanism: str, groups: Sequence[str]) -> tuple[float, float, float]:
+def against_none(runs: AllRuns, mechanism: str, groups: Sequence[str]) -> Estimate:
     """Difference of the accuracy to none and its interval, paired by seed and video, in shares."""
-    seeds = sorted(set(runs[mechanism]) & set(runs["none"]))
-    difference = share_of_seeds(runs[mechanism], seeds) - share_of_seeds(runs["none"], seeds)
-    return float(difference.mean()), *bootstrap_over_groups(difference.tolist(), groups)
+    found = difference(runs[mechanism], runs["none"], groups)
+    assert found is not None, f"{mechanism} and none have no seed in common"
+    return found
 
 
-def groups_of(runs: Runs) -> list[str]:
+def groups_of(runs: AllRuns) -> list[str]:
     """Group of each video, in the order of their names."""
     return [group_of(video) for video in sorted(next(iter(runs["none"].values())))]
 
 
-def table(runs: Runs) -> str:
+def table(runs: AllRuns) -> str:
     """Rows of accuracy and of what it differs from none, each with its interval over groups."""
     groups = groups_of(runs)
     lines = [
@@ -129,27 +120,21 @@ def table(runs: Runs) -> str:
         "|---|---|---|---|---|---|",
     ]
     for mechanism, answers in runs.items():
-        share = share_of_seeds(answers, answers)
+        top1 = accuracy(answers, groups)
         tops = [100 * float(np.mean(list(answers[seed].values()))) for seed in answers]
-        low, high = bootstrap_over_groups(share.tolist(), groups)
         against = "–"
         if mechanism != "none":
             mean, less, more = against_none(runs, mechanism, groups)
             against = f"{signed(mean)} points ({signed(less)} to {signed(more)})"
         size = 0 if mechanism == "none" else sum(p.numel() for p in build(mechanism, CHANNELS).parameters())
         lines.append(
-            f"| {mechanism} | {size:,} | {len(answers)} | {100 * float(share.mean()):.1f} % "
-            f"({min(tops):.1f}–{max(tops):.1f}) | {100 * low:.1f}–{100 * high:.1f} % | {against} |"
+            f"| {mechanism} | {size:,} | {len(answers)} | {100 * top1.value:.1f} % "
+            f"({min(tops):.1f}–{max(tops):.1f}) | {100 * top1.low:.1f}–{100 * top1.high:.1f} % | {against} |"
         )
     return "\n".join(lines)
 
 
-def signed(share: float) -> str:
-    """A share in points, with its sign, and a minus that is as wide as the plus."""
-    return f"{100 * share:+.1f}".replace("-", "−")
-
-
-def conclusion(runs: Runs) -> str:
+def conclusion(runs: AllRuns) -> str:
     """In words: which mechanisms differ from none by more than chance."""
     groups = groups_of(runs)
     better, worse = [], []
@@ -170,28 +155,15 @@ def conclusion(runs: Runs) -> str:
     return " ".join([*words, "All others cannot be told from none."])
 
 
-def section(runs: Runs) -> str:
+def section(runs: AllRuns) -> str:
     """The text between the markers."""
     groups = groups_of(runs)
     return (
-        f"{BEGIN}\n\n`scripts/ablate_attention.py`: `configs/ucf101_20_one_stream.yaml` with each mechanism behind the "
+        f"`scripts/ablate_attention.py`: `configs/ucf101_20_one_stream.yaml` with each mechanism behind the "
         f"last convolution ({CHANNELS} channels, 7 × 7), after the last epoch, {len(groups)} validation videos of "
         f"{len(set(groups))} groups. Intervals are 95 % bootstraps over groups of the seeds' mean; the last column is "
-        f"paired by seed and video.\n\n{table(runs)}\n\n{conclusion(runs)}\n\n{END}"
+        f"paired by seed and video.\n\n{table(runs)}\n\n{conclusion(runs)}"
     )
-
-
-def replace_section(page: str, text: str) -> str:
-    """The page with the text in the place of what stands between the markers.
-
-    Raises:
-        SystemExit: The page has no such place.
-    """
-    before, begin, rest = page.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not begin or not end:
-        raise SystemExit(f"docs/results.md has no section between {BEGIN} and {END}")
-    return before + text + after
 
 
 def ablate() -> None:
@@ -208,8 +180,7 @@ def ablate() -> None:
         for mechanism in arguments.mechanisms:
             train(mechanism, seed, arguments)
     text = section(finished(Path(arguments.runs)))
-    page = Path(arguments.page)
-    page.write_text(replace_section(page.read_text(encoding="utf-8"), text), encoding="utf-8")
+    SECTION.write(arguments.page, text)
     print(text)
 
 

@@ -9,7 +9,7 @@ pooling (TSN), so that every gain is the attention's.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -59,6 +59,8 @@ class VideoClassifier(nn.Module):
             the pooled cells where all of it is frozen; else on the last maps.
         two_stream: Whether the backbone sees, besides each frame, the difference of the one that follows shortly after
             (``clip.lag`` of the data), see `TwoStreamBackbone`. Tokens are twice as wide, and frames stay separable.
+        trained_stream: What the trained parts of the backbone see of two streams: ``both``, or ``motion`` alone, while
+            appearance keeps the pretrained parts.
 
     Shape:
         video (B, T, 3, H, W) uint8 or normalised float, mask (B, T) bool, pts (B, T) seconds; logits (B, K), frame
@@ -95,6 +97,7 @@ class VideoClassifier(nn.Module):
         spatial_tokens: int = 1,
         motion: str | None = None,
         two_stream: bool = False,
+        trained_stream: Literal["both", "motion"] = "both",
     ) -> None:
         super().__init__()
         if num_classes < 1:
@@ -111,7 +114,7 @@ class VideoClassifier(nn.Module):
                 raise UserError(f"{argument} is a probability in [0, 1), got {share}")
         self.num_classes = num_classes
         self.frame_dropout = frame_dropout
-        self.backbone = (TwoStreamBackbone if two_stream else FrameBackbone)(
+        settings = (
             backbone,
             weights,
             attention,
@@ -124,6 +127,11 @@ class VideoClassifier(nn.Module):
             std,
             gradient_checkpointing,
             freeze_batchnorm,
+        )
+        if not two_stream and trained_stream != "both":
+            raise UserError(f"trained_stream {trained_stream!r} needs two streams: set two_stream to true")
+        self.backbone = (
+            TwoStreamBackbone(*settings, trained_stream=trained_stream) if two_stream else FrameBackbone(*settings)
         )
         self.spatial_tokens = spatial_tokens
         width, cells = self.backbone.width, spatial_tokens**2

@@ -52,15 +52,15 @@ def test_what_is_worse_is_said_too(script: ModuleType) -> None:
 
 
 def test_only_its_own_section_is_replaced(script: ModuleType) -> None:
-    page = f"# A\n\n{script.BEGIN}\nstale\n{script.END}\n\nrest\n"
+    page = f"# A\n\n{script.SECTION.begin}\nstale\n{script.SECTION.end}\n\nrest\n"
     text = script.section({"none": {0: answers(50)}, "se": {0: answers(50)}})
-    once = script.replace_section(page, text)
+    once = script.SECTION.replace(page, text)
     assert once.startswith("# A\n")
     assert once.endswith("rest\n")
     assert "stale" not in once
-    assert script.replace_section(once, text) == once
-    with pytest.raises(SystemExit, match="no section"):
-        script.replace_section("# A\n", text)
+    assert script.SECTION.replace(once, text) == once
+    with pytest.raises(ValueError, match="no place"):
+        script.SECTION.replace("# A\n", text)
 
 
 def test_only_finished_runs_count(script: ModuleType, tmp_path: Path) -> None:

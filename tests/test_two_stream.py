@@ -94,3 +94,47 @@ def test_both_streams_train_the_net():
     trained = [name for name, parameter in model.named_parameters() if parameter.grad is not None]
     assert any(name.startswith("backbone.net.layer4") for name in trained)
     assert any(name.startswith("backbone.net.frame_attention") for name in trained)
+
+
+@pytest.mark.parametrize("freeze", ["stem", "layer2"])
+@torch.no_grad()
+def test_appearance_keeps_the_pretrained_parts_where_motion_alone_trains(freeze):
+    one, _ = both(freeze)
+    two = TwoStreamBackbone(NET, attention="cbam", freeze=freeze, trained_stream="motion").eval()
+    two.net.load_state_dict(one.net.state_dict(), strict=False)
+    for copied, part in zip(two.pretrained, [p for p in one.parts if p not in one.frozen_parts], strict=True):
+        copied[0].load_state_dict(one.net.get_submodule(one.parts[part][0]).state_dict())
+    video = pairs(2)
+    before = two.maps(video)
+    half = before.shape[1] // 2
+    torch.testing.assert_close(before[:, :half], one.maps(video[:, :3]))
+    for parameter in two.parameters():
+        if parameter.requires_grad:
+            parameter.add_(0.1)
+    after = two.maps(video)
+    assert torch.equal(after[:, :half], before[:, :half])
+    assert not torch.allclose(after[:, half:], before[:, half:])
+    torch.testing.assert_close(two.above_cut(two.below_cut(video)), after)
+
+
+def test_what_appearance_goes_through_never_trains():
+    model = VideoClassifier(3, NET, freeze="layer3", dim=16, heads=2, two_stream=True, trained_stream="motion").train()
+    torch.nn.init.normal_(model.head[1].weight)
+    model(pairs(2, 3)).logits.square().sum().backward()
+    kept = list(model.backbone.pretrained.parameters())
+    assert kept
+    assert all(not parameter.requires_grad and parameter.grad is None for parameter in kept)
+    assert not any(module.training for module in model.backbone.pretrained.modules())
+    trained = [name for name, parameter in model.named_parameters() if parameter.grad is not None]
+    assert any(name.startswith("backbone.net.layer4") for name in trained)
+    model.backbone.freeze("none")
+    assert not any(parameter.requires_grad for parameter in kept)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"freeze": "none"}, {"freeze": "all", "attention": None}, {"freeze": "layer2", "two_stream": False}],
+)
+def test_motion_alone_needs_two_streams_and_a_cut(options):
+    with pytest.raises(UserError, match="trained_stream"):
+        VideoClassifier(3, NET, **{"two_stream": True, "trained_stream": "motion", **options})
