@@ -33,5 +33,5 @@ def film_of(dataset: Any, index: int, frames: int, side: int = 112) -> list[str]
     real = mask.nonzero().flatten().tolist()
     edges = np.linspace(0, len(real), min(frames, len(real)) + 1)
     chosen = [real[int((low + high) / 2)] for low, high in pairwise(edges)]
-    pictures = video[chosen].permute(0, 2, 3, 1).numpy()
+    pictures = video[chosen, :3].permute(0, 2, 3, 1).numpy()
     return [data_uri(jpeg(picture, quality=70, longest=side), "image/jpeg") for picture in pictures]
