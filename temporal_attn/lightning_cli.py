@@ -80,12 +80,12 @@ def _ours(class_path: str) -> bool:
     return isinstance(found, type) and issubclass(found, VideoClassificationModule)
 
 
-def run(words: list[str], program: type[TemporalCLI] = TemporalCLI) -> int:
+def run(words: list[str], program: type[TemporalCLI] | None = None) -> int:
     """Run one of the four subcommands; the path of what it wrote is the last line on stdout.
 
     Args:
         words: The subcommand and its options.
-        program: What makes model, data and trainer of them.
+        program: What makes model, data and trainer of them; None is `TemporalCLI`.
 
     Returns:
         0; 1 when more videos than tolerated could not be read; 143 when the process was told to terminate.
@@ -97,7 +97,7 @@ def run(words: list[str], program: type[TemporalCLI] = TemporalCLI) -> int:
     warnings.filterwarnings("ignore", category=DeprecationWarning, module="pytorch_lightning")
     metrics = MetricsWriter()
     try:
-        cli = program(
+        cli = (program or TemporalCLI)(
             model_class=pl.LightningModule,
             datamodule_class=pl.LightningDataModule,
             subclass_mode_model=True,

@@ -178,8 +178,9 @@ def test_two_evaluations_a_frame_and_two_more(length):
     head = Additive([0.0, 0.0])
     game = FrameGame(head, tokens_of(length, 2))
     score_frames(game, "loo+loi")
-    assert sum(head.calls) == game.evaluations == 2 * length + 2
-    assert len(head.calls) == 3
+    # of a single frame there are but two coalitions, and neither is asked twice
+    assert sum(head.calls) == game.evaluations == (2 * length + 2 if length > 1 else 2)
+    assert len(head.calls) == (3 if length > 1 else 1)
 
 
 @pytest.mark.parametrize("method", ["auto", "shapley"])

@@ -268,20 +268,23 @@ def test_pairs_are_those_of_a_loop(seed, count):
         a, b = (x - x.mean(1, keepdims=True) for x in (a, b))
         return 1 - (a * b).sum() / np.sqrt((a * a).sum() * (b * b).sum())
 
-    expected = {
-        (i, j)
+    alike = {
+        (i, j): distance(prints[i], prints[j])
         for i in range(count)
         for j in range(i + 1, count)
         if any(
             max(length[i], length[j]) <= min(length[i], length[j]) * 1.02 + slack
             for length, slack in ((seconds, 0.2), (frames, 2))
         )
-        and distance(prints[i], prints[j]) <= 0.02
     }
+    # the pictures are compared in single precision
+    certain, possible = ({pair for pair, d in alike.items() if d <= 0.02 + e} for e in (-1e-6, 1e-6))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("datamodules.fingerprint._BLOCK", 7)
         pairs, _ = alike_pairs(prints, seconds, frames, 0.02)
-    assert sorted(map(tuple, pairs.tolist())) == sorted(expected)
+    found = set(map(tuple, pairs.tolist()))
+    assert certain <= found <= possible
+    assert len(found) == len(pairs)
 
 
 def test_black_videos_are_like_no_other():
