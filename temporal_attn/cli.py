@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import sys
+import warnings
 from collections.abc import Callable, Sequence
 from importlib import import_module
 from inspect import signature
@@ -143,6 +144,8 @@ def main(args: Sequence[str] | None = None) -> int:
     """
     words = list(sys.argv[1:] if args is None else args)
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    # Lightning 2.6 asks torch in a way that torch is about to give up; nobody who types a command can change it.
+    warnings.filterwarnings("ignore", ".*LeafSpec.*")
     command = words[0] if words else "--help"
     if command != "bench":  # layers are measured under the allocator that everybody's process has
         keep_large_blocks()
