@@ -33,7 +33,7 @@ class TwoStreamBackbone(FrameBackbone):
 
     Args:
         trained_stream: What the trained parts see: ``both`` streams, or ``motion`` alone, while appearance goes through
-            the same parts as they were pretrained. Few videos are soon known by their looks, and how they move is not.
+            the same parts as they were pretrained.
 
     Shape:
         video (N, 6, H, W), RGB of a frame and of the later one, uint8 or normalised float; maps (N, 2C, h, w); tokens
