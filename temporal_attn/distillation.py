@@ -11,10 +11,11 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from temporal_attn.checkpoints import read_checkpoint
 from temporal_attn.model import VideoClassifier
 from temporal_attn.types import UserError, VideoBatch
 
-__all__ = ["AskedTeacher", "StoredTeacher", "Teacher", "class_order"]
+__all__ = ["AskedTeacher", "StoredTeacher", "Teacher", "class_order", "find_teacher"]
 
 _SMALLEST = 1e-12  # a stored probability of 0 is a rounded one
 
@@ -62,6 +63,26 @@ class AskedTeacher:
         self.model = model.eval().requires_grad_(False)
         self.order = list(order)
         self.path = path
+
+    @classmethod
+    def from_checkpoint(cls, path: str, class_names: Sequence[str]) -> AskedTeacher:
+        """A teacher from its checkpoint.
+
+        Args:
+            path: A ``.ckpt`` of `temporal-attn fit`.
+            class_names: The student's.
+
+        Raises:
+            UserError: It is none of this package, does not fit this version, or knows other classes.
+        """
+        checkpoint = read_checkpoint(path)
+        settings, state = checkpoint["hyper_parameters"], checkpoint["state_dict"]
+        try:
+            model = VideoClassifier.from_settings(len(settings["class_names"]), settings)
+            model.load_state_dict({k.removeprefix("model."): v for k, v in state.items() if k.startswith("model.")})
+        except (TypeError, RuntimeError) as error:
+            raise UserError(f"teacher {path}: does not fit this version: {str(error).splitlines()[0]}") from None
+        return cls(model, class_order(settings["class_names"], class_names, path), path)
 
     @torch.no_grad()
     def __call__(self, batch: VideoBatch) -> Tensor:
@@ -157,6 +178,25 @@ class StoredTeacher:
             share = batch["lam"].cpu()[:, None]
             probabilities = share * probabilities + (1 - share) * probabilities[partner.cpu()]
         return probabilities.clamp(min=_SMALLEST).log().to(batch["label"].device)
+
+
+def find_teacher(path: str, class_names: Sequence[str], records: Any = None) -> Teacher:  # noqa: ANN401
+    """The teacher that a file holds: a checkpoint is asked, anything else are predictions.
+
+    Args:
+        path: A ``.ckpt``, or a ``predictions.jsonl``.
+        class_names: The student's.
+        records: The training videos, a table with ``ids`` and ``paths``; each has to be among the predictions.
+
+    Raises:
+        UserError: See `AskedTeacher.from_checkpoint` and `StoredTeacher`.
+    """
+    if path.endswith(".ckpt"):
+        return AskedTeacher.from_checkpoint(path, class_names)
+    teacher = StoredTeacher(path, class_names)
+    if records is not None:
+        teacher.match(records.ids, records.paths)
+    return teacher
 
 
 def _read(path: str) -> dict[str, Mapping[str, float] | None]:

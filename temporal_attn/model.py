@@ -9,6 +9,7 @@ pooling (TSN), so that every gain is the attention's.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from inspect import signature
 from typing import Any, Literal
 
 import torch
@@ -149,6 +150,17 @@ class VideoClassifier(nn.Module):
         except ValueError as error:
             raise UserError(str(error)) from None
         self.head = nn.Sequential(nn.Dropout(dropout), nn.Linear(dim or width, num_classes))
+
+    @classmethod
+    def from_settings(cls, num_classes: int, settings: Mapping[str, Any]) -> VideoClassifier:
+        """A classifier of those settings that are arguments of it; the others belong to its training.
+
+        Args:
+            num_classes: K.
+            settings: Such as the hyperparameters of a checkpoint.
+        """
+        known = signature(cls).parameters.keys() & settings.keys()
+        return cls(num_classes, **{name: settings[name] for name in known})
 
     @property
     def mixes_time(self) -> bool:

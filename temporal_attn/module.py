@@ -18,8 +18,8 @@ import torch
 from torch import Tensor
 
 from temporal_attn import losses
-from temporal_attn.checkpoints import read_checkpoint
-from temporal_attn.distillation import AskedTeacher, StoredTeacher, Teacher, class_order
+from temporal_attn.checkpoints import random_state, take_up_random_state
+from temporal_attn.distillation import Teacher, find_teacher
 from temporal_attn.ema import ExponentialMovingAverage
 from temporal_attn.evaluation import VideoTable, summarise
 from temporal_attn.evaluation.predictions import failed_row, predict_batch
@@ -205,35 +205,7 @@ class VideoClassificationModule(pl.LightningModule):
 
     def build_model(self, num_classes: int) -> VideoClassifier:
         """Make the classifier; override it to train another net with the same contract."""
-        h = self.hparams
-        return VideoClassifier(
-            num_classes=num_classes,
-            backbone=h["backbone"],
-            weights=h["weights"],
-            attention=h["attention"],
-            attention_at=h["attention_at"],
-            attention_stages=h["attention_stages"],
-            attention_gate=h["attention_gate"],
-            attention_options=h["attention_options"],
-            freeze=h["freeze"],
-            temporal=h["temporal"],
-            dim=h["dim"],
-            depth=h["depth"],
-            heads=h["heads"],
-            mlp_ratio=h["mlp_ratio"],
-            dropout=h["dropout"],
-            drop_path=h["drop_path"],
-            frame_dropout=h["frame_dropout"],
-            mean=h["mean"],
-            std=h["std"],
-            gradient_checkpointing=h["gradient_checkpointing"],
-            freeze_batchnorm=h["freeze_batchnorm"],
-            temporal_options=h["temporal_options"],
-            spatial_tokens=h["spatial_tokens"],
-            motion=h["motion"],
-            two_stream=h["two_stream"],
-            trained_stream=h["trained_stream"],
-        )
+        return VideoClassifier.from_settings(num_classes, self.hparams)
 
     def _build(self, class_names: list[str]) -> None:
         if len(set(class_names)) != len(class_names) or not class_names:
@@ -288,8 +260,7 @@ class VideoClassificationModule(pl.LightningModule):
             raise UserError(str(error)) from None
         self._teacher = None
         if h["teacher"] is not None:
-            stored = not h["teacher"].endswith(".ckpt")
-            self._teacher = _look_up(h["teacher"], names, records) if stored else _ask(h["teacher"], names)
+            self._teacher = find_teacher(h["teacher"], names, records)
 
     # -- steps --------------------------------------------------------------------------------------------------
 
@@ -431,10 +402,7 @@ class VideoClassificationModule(pl.LightningModule):
         checkpoint["temporal_attn"] = {"version": __version__, "initial_weights": self.hparams["weights"]}
         checkpoint["calibration"] = {"temperature": self.scoring.temperature, "threshold": self.scoring.threshold}
         checkpoint["train_s"] = self.train_s
-        checkpoint["rng"] = {
-            "torch": torch.get_rng_state(),
-            "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
-        }
+        checkpoint["rng"] = random_state()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Remember the random state until training goes on, and read a place of attention by the name it once had."""
@@ -465,38 +433,8 @@ class VideoClassificationModule(pl.LightningModule):
 
     def _go_on_at_random(self) -> None:
         if self._rng is not None:
-            torch.set_rng_state(self._rng["torch"].cpu())
-            if torch.cuda.is_available() and len(self._rng["cuda"]) == torch.cuda.device_count():
-                torch.cuda.set_rng_state_all([state.cpu() for state in self._rng["cuda"]])
+            take_up_random_state(self._rng)
             self._rng = None
-
-
-def _ask(path: str, class_names: list[str]) -> Teacher:
-    """A teacher from its checkpoint.
-
-    Raises:
-        UserError: It is none of this package, does not fit this version, or knows other classes.
-    """
-    checkpoint = read_checkpoint(path)
-    settings = {key: value for key, value in checkpoint["hyper_parameters"].items() if not key.startswith("_")}
-    try:
-        module = VideoClassificationModule(**settings)
-        module.load_state_dict(checkpoint["state_dict"])
-    except (TypeError, RuntimeError) as error:
-        raise UserError(f"teacher {path}: does not fit this version: {str(error).splitlines()[0]}") from None
-    return AskedTeacher(module.model, class_order(module.class_names or [], class_names, path), path)
-
-
-def _look_up(path: str, class_names: list[str], records: Any) -> Teacher:  # noqa: ANN401
-    """A teacher from its predictions, in which every training video is found.
-
-    Raises:
-        UserError: See `StoredTeacher`.
-    """
-    teacher = StoredTeacher(path, class_names)
-    if records is not None:
-        teacher.match(records.ids, records.paths)
-    return teacher
 
 
 def _check_abstention(risk: float | None, coverage: float | None) -> None:

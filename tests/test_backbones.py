@@ -10,8 +10,9 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from temporal_attn.backbones import FrameBackbone, load_weights, parts_of, rename_efficientnet_pytorch
+from temporal_attn.backbones import FrameBackbone, parts_of
 from temporal_attn.types import UserError
+from temporal_attn.weights import load_weights, rename_efficientnet_pytorch
 
 timm = pytest.importorskip("timm")
 

@@ -6,13 +6,15 @@ that the clip's logits are a weighted sum over frames and the weights are weight
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+
 import torch
 from torch import Tensor, nn
 
 __all__ = ["AttentionPool", "ClassTokenPool", "GatedPool", "MaxPool", "MeanPool", "SoftmaxPool"]
 
 
-class SoftmaxPool(nn.Module):
+class SoftmaxPool(nn.Module, ABC):
     """A weighted mean over frames in each of H heads; what weighs and what is weighed a subclass says.
 
     Equation: w_h = softmax over real frames of e_h;  z = combine(Σ_t w_ht a_ht).
@@ -22,9 +24,9 @@ class SoftmaxPool(nn.Module):
         clip without frames).
     """
 
+    @abstractmethod
     def scores(self, x: Tensor) -> Tensor:
         """Scores e (B, H, T), in float32 at least, because a softmax over close scores needs it."""
-        raise NotImplementedError
 
     def values(self, x: Tensor) -> Tensor:
         """What is weighed, a (B, H, T, d), of tokens (B, T, D)."""
