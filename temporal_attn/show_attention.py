@@ -80,7 +80,7 @@ def show_attention(
         loaded = load_classifier(checkpoint)
         clip = load_clip(video, loaded.clip, reader)
         rows, output = _look(loaded.model, clip, places, num_frames)
-        probabilities = output.logits[0].softmax(0)
+        probabilities = loaded.scoring.probabilities(output.logits[0])
         best = int(probabilities.argmax())
         heading = f"{Path(video).name}: {loaded.class_names[best]}, p = {float(probabilities[best]):.2f}"
         note = f"checkpoint {checkpoint}"

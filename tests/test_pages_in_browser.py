@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pytest
 
 from temporal_attn.keyframes.page import signed
@@ -147,6 +148,23 @@ def test_the_heat_map_fades(watched: Watched):
     page.keyboard.press("ArrowLeft")
     assert page.evaluate(opacity) == pytest.approx(before - 0.05)
     assert page.inner_text(".clock") == clock, "these arrows are the slider's"
+
+
+def test_the_heat_map_lies_on_an_oblong_picture_and_nowhere_else(browser: Browser, tmp_path: Path):
+    inspection = make_complete_inspection()
+    picture = np.full((30, 50, 3), 90, np.uint8)
+    clip = {**inspection.clip, "crop": [30, 50]}
+    oblong = replace(inspection, pictures=[picture] * len(inspection.pictures), clip=clip)
+    page = browser.new_page(viewport={"width": 390, "height": 900})
+    page.goto(oblong.save(tmp_path, ["html"]).as_uri())
+    shown, heat, still = (page.locator(name).first.bounding_box() for name in (".picture", ".heat", ".still img"))
+    assert shown is not None
+    assert shown == heat
+    assert still is not None
+    for box in (shown, still):
+        assert box["width"] / box["height"] == pytest.approx(50 / 30, rel=0.02)
+    assert "centre 30 × 50 px" in page.inner_text("body")
+    page.close()
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

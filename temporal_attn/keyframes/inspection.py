@@ -185,7 +185,7 @@ class Inspection:
             "Frames": f"{len(self.frames)} of {self.file_frames} in the file ({100 * self.looked_at:.3g} %), "
             f"{self.frames[0].pts:.2f} s to {self.frames[-1].pts:.2f} s",
             "Clip": f"{clip['num_frames']} frames, {clip['sampling']}, short side {clip['resize']} px, "
-            f"centre {clip['crop']} px",
+            f"centre {_size(clip['crop'])} px",
             "Checkpoint": self.checkpoint,
             "SHA-256": self.checkpoint_sha256,
             "Model": self.model,
@@ -278,3 +278,8 @@ def versions() -> dict[str, str]:
         with contextlib.suppress(PackageNotFoundError):
             found[name] = version(name)
     return found
+
+
+def _size(crop: int | list[int]) -> str:
+    """Height and width, in words."""
+    return str(crop) if isinstance(crop, int) else " × ".join(map(str, crop))
