@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from inspect import signature
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -60,8 +60,6 @@ class VideoClassifier(nn.Module):
             the pooled cells where all of it is frozen; else on the last maps.
         two_stream: Whether the backbone sees, besides each frame, the difference of the one that follows shortly after
             (``clip.lag`` of the data), see `TwoStreamBackbone`. Tokens are twice as wide, and frames stay separable.
-        trained_stream: What the trained parts of the backbone see of two streams: ``both``, or ``motion`` alone, while
-            appearance keeps the pretrained parts.
 
     Shape:
         video (B, T, 3, H, W) uint8 or normalised float, mask (B, T) bool, pts (B, T) seconds; logits (B, K), frame
@@ -98,7 +96,6 @@ class VideoClassifier(nn.Module):
         spatial_tokens: int = 1,
         motion: str | None = None,
         two_stream: bool = False,
-        trained_stream: Literal["both", "motion"] = "both",
     ) -> None:
         super().__init__()
         if num_classes < 1:
@@ -129,11 +126,7 @@ class VideoClassifier(nn.Module):
             gradient_checkpointing,
             freeze_batchnorm,
         )
-        if not two_stream and trained_stream != "both":
-            raise UserError(f"trained_stream {trained_stream!r} needs two streams: set two_stream to true")
-        self.backbone = (
-            TwoStreamBackbone(*settings, trained_stream=trained_stream) if two_stream else FrameBackbone(*settings)
-        )
+        self.backbone = TwoStreamBackbone(*settings) if two_stream else FrameBackbone(*settings)
         self.spatial_tokens = spatial_tokens
         width, cells = self.backbone.width, spatial_tokens**2
         self.project: nn.Module = nn.LayerNorm(width)

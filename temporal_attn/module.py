@@ -66,8 +66,6 @@ class VideoClassificationModule(pl.LightningModule):
         spatial_tokens: n: the temporal model sees n × n cells of each frame's maps; 1 pools them into one token.
         motion: ``difference`` or ``shift`` mixes neighbouring frames in the backbone; null keeps frames apart.
         two_stream: Whether the backbone sees, besides each frame, how the frame ``clip.lag`` seconds later differs.
-        trained_stream: What the backbone's trained parts see of two streams: ``both``, or ``motion`` alone, while
-            appearance goes through the pretrained ones.
         lr: Rate of everything new: temporal model, head, inserted attention.
         backbone_lr: Rate of the backbone's trainable parts.
         layer_decay: What each part of the backbone learns at, relative to the part above it, in (0, 1].
@@ -126,7 +124,6 @@ class VideoClassificationModule(pl.LightningModule):
         spatial_tokens: int = 1,
         motion: str | None = None,
         two_stream: bool = False,
-        trained_stream: Literal["both", "motion"] = "both",
         lr: float = 1e-3,
         backbone_lr: float = 1e-4,
         layer_decay: float = 1.0,

@@ -10,12 +10,10 @@ of different pairs of frames know nothing of each other, so that frames stay sep
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
-from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from temporal_attn.backbones import FrameBackbone
 from temporal_attn.types import UserError
@@ -31,47 +29,12 @@ class TwoStreamBackbone(FrameBackbone):
 
     Args and errors are those of `FrameBackbone`; ``width`` and ``channels`` are twice those of the net.
 
-    Args:
-        trained_stream: What the trained parts see: ``both`` streams, or ``motion`` alone, while appearance goes through
-            the same parts as they were pretrained.
-
     Shape:
         video (N, 6, H, W), RGB of a frame and of the later one, uint8 or normalised float; maps (N, 2C, h, w); tokens
         (N, 2C').
     """
 
     streams = 2
-
-    def __init__(self, *args: Any, trained_stream: Literal["both", "motion"] = "both", **options: Any) -> None:  # noqa: ANN401
-        super().__init__(*args, **options)
-        if trained_stream not in ("both", "motion"):
-            raise UserError(f"trained_stream is {trained_stream!r}; it has to be both or motion")
-        own = [part for part in self.parts if part not in self.frozen_parts] if trained_stream == "motion" else []
-        if trained_stream == "motion" and not (own and self.frozen_parts):
-            raise UserError("trained_stream 'motion' needs a part of the backbone to be frozen and a part to train")
-        self._pretrained_parts = own
-        self.pretrained = nn.ModuleList(nn.Sequential(*map(self._as_pretrained, self.parts[part])) for part in own)
-        self.pretrained.requires_grad_(False).eval()
-
-    def _as_pretrained(self, name: str) -> nn.Module:
-        """A copy of a module of the net, without the attention that hooks have put behind its parts."""
-        module: nn.Module = copy.deepcopy(self.net.get_submodule(name))
-        for part in module.modules():
-            part._forward_hooks.clear()
-        return module
-
-    def freeze(self, part: str) -> None:
-        """Freeze as `FrameBackbone.freeze` does; what appearance goes through alone never trains."""
-        super().freeze(part)
-        if hasattr(self, "pretrained"):
-            self.pretrained.requires_grad_(False)
-
-    def train(self, mode: bool = True) -> TwoStreamBackbone:
-        """As `FrameBackbone.train`; what appearance goes through alone stays in evaluation mode."""
-        super().train(mode)
-        if hasattr(self, "pretrained"):
-            self.pretrained.eval()
-        return self
 
     def normalise(self, video: Tensor) -> Tensor:
         """The frame, normalised, and the scaled difference of the later one to it: (N, 6, H, W).
@@ -90,14 +53,7 @@ class TwoStreamBackbone(FrameBackbone):
 
     def run_parts(self, parts: Sequence[str], x: Tensor) -> Tensor:
         """What some of the chain's parts make of both streams, (N, 2C, h, w)."""
-        own = [part for part in parts if part in self._pretrained_parts]
-        streams = super().run_parts([part for part in parts if part not in own], _apart(x))
-        if own:
-            still, moving = streams[0::2], super().run_parts(own, streams[1::2])
-            for part in own:
-                still = self.pretrained[self._pretrained_parts.index(part)](still)
-            return torch.cat((still, moving), 1)
-        return _together(streams)
+        return _together(super().run_parts(parts, _apart(x)))
 
     def pool(self, maps: Tensor) -> Tensor:
         """Tokens (N, 2C') of maps (N, 2C, h, w)."""
