@@ -44,7 +44,8 @@ class SpatialLogits(nn.Module):
             back = x.flip(0)
             summed = correlate([back.mean(1), back.amax(1)], self.conv.weight[0]).flip(0).unsqueeze(1)
         else:
-            summed = self._by_rows(torch.stack((x.mean(1), x.amax(1)), 1))
+            # Not torch.stack: once a size varies, its backward pass is more than torch 2.14's compiler can order.
+            summed = self._by_rows(torch.cat((x.mean(1, keepdim=True), x.amax(1, keepdim=True)), 1))
         out: Tensor = self.norm(summed)
         return out
 
