@@ -96,7 +96,7 @@ def classifier_section(result: Row) -> str:
         parts.append(
             f"Captum, {captum['permutations']} orders of {captum['frames']} frames at {captum['side']} pixels, "
             f"ResNet-18: {captum['captum_cpu_s']:.0f} CPU s against {captum['ours_cpu_s']:.2f}, "
-            f"{captum['ratio']:.0f} times; the values differ by {captum['distance']:.2f} standard errors."
+            f"{captum['ratio']:.0f} times; the values differ by {captum['distance']:.1e} of the greatest, by rounding."
         )
     return "\n\n".join(parts)
 

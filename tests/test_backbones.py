@@ -306,3 +306,22 @@ def test_batchnorm_can_keep_its_statistics_where_the_rest_trains():
     assert moved
     assert all(key.startswith("frame_attention.") for key in moved)  # new layers have no statistics to keep
     assert backbone.net.layer4.training
+
+
+@pytest.mark.parametrize("freeze", ["none", "layer2", "all"])
+def test_without_a_backward_pass_few_frames_are_seen_at_once(freeze: str):
+    torch.manual_seed(0)
+    backbone = FrameBackbone("test_resnet", freeze=freeze, attention=None)
+    seen: list[int] = []
+    backbone.net.conv1.register_forward_hook(lambda _module, inputs, _output: seen.append(len(inputs[0])))
+    frames = torch.randint(256, (40, 3, 32, 32), dtype=torch.uint8)
+    with torch.no_grad():
+        backbone.eval()
+        found = backbone.maps(frames)
+        alone = torch.cat([backbone.maps(frame[None]) for frame in frames])
+    torch.testing.assert_close(found, alone, atol=1e-4, rtol=1e-4)
+    assert found.is_contiguous(memory_format=torch.channels_last)
+    assert max(seen) <= 16
+    seen.clear()
+    backbone.train().maps(frames)  # what trains sees the whole batch: its statistics are those of all
+    assert seen == ([40] if freeze == "none" else [16, 16, 8])

@@ -179,7 +179,7 @@ def test_small_classifier_answers_clips_of_any_length():
 def test_captum_gives_the_same_values_and_takes_longer():
     pytest.importorskip("captum")
     found = compare_with_captum(permutations=4, frames=3, side=32)
-    assert found["distance"] < 4
+    assert found["distance"] < 1e-4  # the same orders, so nothing but rounding
     assert found["ratio"] > 1
 
 

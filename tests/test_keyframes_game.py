@@ -9,6 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from temporal_attn import temporal as temporal_models
 from temporal_attn.keyframes.game import FrameGame
 from temporal_attn.keyframes.removal import REMOVALS
 from temporal_attn.keyframes.scores import score_frames
@@ -57,6 +58,29 @@ def test_what_stands_in_the_place_of_a_removed_frame(removal):
         "mean": [a, mean, mean, b, mean],
     }[removal]
     torch.testing.assert_close(head.shown[0], torch.stack(expected))
+
+
+@pytest.mark.parametrize("removal", REMOVALS)
+@pytest.mark.parametrize("temporal", temporal_models.names())
+def test_frames_that_are_left_out_need_not_be_shown(temporal, removal):
+    """Reference: the whole clip with a mask, one coalition after the other."""
+    torch.manual_seed(0)
+    model = VideoClassifier(3, backbone="test_resnet", dim=16, heads=2, temporal=temporal).eval()
+    for weight in model.parameters():
+        torch.nn.init.normal_(weight, std=0.3)
+    tokens, pts = torch.randn(1, 7, model.backbone.width), torch.rand(1, 7).cumsum(1)
+    mask = torch.tensor([[True] * 6 + [False]])
+    game = FrameGame(model, tokens, mask, pts, removal=removal, target=0)
+    coalitions = torch.tensor([[bool(number >> player & 1) for player in range(6)] for number in range(64)])
+    seen = torch.cat([coalitions, torch.zeros(64, 1, dtype=torch.bool)], 1)
+    rows, shown = REMOVALS[removal](seen, mask[0], pts[0])
+    bank = torch.cat([tokens[0], game.mean_frame()[None]])
+    with torch.no_grad():
+        expected = [model.classify(bank[rows[i : i + 1]], shown[i : i + 1], pts) for i in range(64)]
+    found = game.play(coalitions)
+    torch.testing.assert_close(found.logits, torch.cat([one.logits for one in expected]), atol=1e-4, rtol=1e-4)
+    weights = torch.cat([one.frame_weights for one in expected])
+    torch.testing.assert_close(found.frame_weights, weights, atol=1e-5, rtol=1e-4)
 
 
 def test_nearest_prefers_the_earlier_of_two_and_has_nothing_to_show_for_nothing():

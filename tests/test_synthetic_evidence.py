@@ -52,8 +52,8 @@ def test_glyph_of_the_class_stands_in_its_key_frames(task):
     assert np.mean(right) >= 0.8
 
 
-def test_key_frames_of_an_event_follow_one_another():
-    assert all(v.key_frames[2] - v.key_frames[0] == 2 for v in videos("event"))
+def test_key_frames_of_an_event_and_of_an_order_follow_one_another():
+    assert all(v.key_frames[2] - v.key_frames[0] == 2 for task in ("event", "order") for v in videos(task))
     assert any(v.key_frames[2] - v.key_frames[0] > 2 for v in videos("or"))
 
 

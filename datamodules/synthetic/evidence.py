@@ -13,7 +13,8 @@ The tasks differ in how the evidence of the key frames adds up, because that is 
 ``weak``
     As ``or``, but all glyphs are faint: no frame is sure, and what they say adds up.
 ``order``
-    The same three glyphs in both classes, which are each other's time reversal.
+    The same three glyphs in both classes, which are each other's time reversal. They follow one another, so that when
+    in the video a glyph is shown says next to nothing: it takes two of them to tell the order.
 ``event``
     As ``or``, but the key frames follow one another, as in an event that takes its time.
 """
@@ -138,7 +139,7 @@ def _orders(seed: int, group: int, clips: int) -> Iterator[RenderedVideo]:
     scene = _scene(np.random.default_rng((seed, group)))
     for clip in range(1, clips + 1):
         rng = np.random.default_rng((seed, group, clip))
-        frames, keys = _render(scene, Evidence(), "XOT", rng)
+        frames, keys = _render(scene, Evidence(contiguous=True), "XOT", rng)
         yield RenderedVideo("XOT", clip, frames, keys)
         yield RenderedVideo("TOX", clip, frames[::-1], tuple(FRAMES - 1 - key for key in reversed(keys)))
 
@@ -146,5 +147,5 @@ def _orders(seed: int, group: int, clips: int) -> Iterator[RenderedVideo]:
 OR = Task("or", version=1, pairs=(), others=CLASSES, render_group=_Repeated(Evidence()))
 SET = Task("set", version=1, pairs=(), others=tuple(f"No{name}" for name in CLASSES), render_group=_sets)
 WEAK = Task("weak", version=1, pairs=(), others=CLASSES, render_group=_Repeated(Evidence(contrast=(0.15, 0.4))))
-ORDER = Task("order", version=1, pairs=(("XOT", "TOX"),), others=(), render_group=_orders)
+ORDER = Task("order", version=2, pairs=(("XOT", "TOX"),), others=(), render_group=_orders)
 EVENT = Task("event", version=1, pairs=(), others=CLASSES, render_group=_Repeated(Evidence(contiguous=True)))

@@ -6,7 +6,6 @@ each frame once, and only the head is asked.
 
 from __future__ import annotations
 
-import math
 import time
 from typing import Any
 
@@ -30,8 +29,9 @@ def compare_with_captum(permutations: int, frames: int = 16, side: int = 112, se
         seed: Of weights, clip and orders.
 
     Returns:
-        ``ours_cpu_s``, ``captum_cpu_s`` and their ``ratio``; ``distance``, the root mean square of the difference of
-        the values in units of its standard error, 1 where both sample the same; None where Captum is not installed.
+        ``ours_cpu_s``, ``captum_cpu_s`` and their ``ratio``; ``distance``, the greatest difference of a frame's value
+        relative to the greatest value: rounding, because both go through the same orders of frames; None where Captum
+        is not installed.
     """
     try:
         from captum.attr import ShapleyValueSampling
@@ -41,11 +41,15 @@ def compare_with_captum(permutations: int, frames: int = 16, side: int = 112, se
     model = VideoClassifier(5, backbone="resnet18").eval()
     video = torch.randint(256, (1, frames, 3, side, side), dtype=torch.uint8)
 
+    orders = torch.rand(permutations, frames).argsort(1)
+    with torch.no_grad():
+        model.encode_frames(video)  # the first pass allocates, and chooses kernels, for both
+
     start = time.process_time()
     with torch.no_grad():
         game = FrameGame(model, model.encode_frames(video).tokens)
-    gains = marginal_contributions(game, torch.rand(permutations, frames).argsort(1))
-    ours, ours_seconds = gains.mean(0), time.process_time() - start
+    ours = marginal_contributions(game, orders).mean(0)
+    ours_seconds = time.process_time() - start
 
     @torch.no_grad()
     def ask(shown: Tensor) -> Tensor:
@@ -53,12 +57,11 @@ def compare_with_captum(permutations: int, frames: int = 16, side: int = 112, se
         tokens = model.encode_frames(video).tokens
         return game.worth(model.classify(tokens.expand(len(shown), -1, -1), shown > 0).logits)
 
+    sampler = ShapleyValueSampling(ask)
+    sampler.permutation_generator = lambda _features, _samples: iter(orders.tolist())
     start = time.process_time()
-    theirs = ShapleyValueSampling(ask).attribute(torch.ones(1, frames), n_samples=permutations)[0].double()
+    theirs = sampler.attribute(torch.ones(1, frames), n_samples=permutations)[0].double()
     theirs_seconds = time.process_time() - start
-
-    # Both are means over as many random orders, so the error of each is that of ours.
-    error = gains.std(0) * math.sqrt(2 / permutations)
     return {
         "permutations": permutations,
         "frames": frames,
@@ -66,5 +69,5 @@ def compare_with_captum(permutations: int, frames: int = 16, side: int = 112, se
         "ours_cpu_s": ours_seconds,
         "captum_cpu_s": theirs_seconds,
         "ratio": theirs_seconds / ours_seconds,
-        "distance": float(((ours - theirs) / error).square().mean().sqrt()),
+        "distance": float((ours - theirs).abs().max() / theirs.abs().max()),
     }

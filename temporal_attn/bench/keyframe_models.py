@@ -141,6 +141,8 @@ class Training:
         lr: Highest learning rate.
         label_smoothing: Keeps the logits of so easy a task from growing without end, and the model from being sure of
             what half of the key frames leave open.
+        complete: Share of clips that keep all frames; the others are shown in part, so that a model which has to say
+            what is left without the key frames does not learn looks by heart.
         batch: Clips in a step.
         groups: Looks to train on.
         clips: Videos of each class in a look.
@@ -152,8 +154,9 @@ class Training:
     warm_start: str | None = None
     lr: float = 2e-3
     label_smoothing: float = 0.1
+    complete: float = 0.25
     batch: int = 16
-    groups: int = 48
+    groups: int = 96
     clips: int = 4
 
     def file(self, folder: Path) -> Path:
@@ -209,7 +212,7 @@ def _fit(model: SmallClassifier, training: Training) -> None:
     order = torch.cat([torch.randperm(len(data.label)) for _ in range(epochs)])
     model.train()
     for rows in torch.split(order, training.batch)[: training.steps]:
-        mask = _leave_frames_out(len(rows), len(data.pts))
+        mask = _leave_frames_out(len(rows), len(data.pts), training.complete)
         logits = model(data.video[rows], mask, data.pts.expand(len(rows), -1)).logits
         optimizer.zero_grad()
         torch.autograd.backward(cross_entropy(logits, data.label[rows], label_smoothing=training.label_smoothing))
@@ -218,8 +221,8 @@ def _fit(model: SmallClassifier, training: Training) -> None:
         schedule.step()
 
 
-def _leave_frames_out(clips: int, frames: int) -> Tensor:
-    """Frame dropout: masks (B, T), half of which are complete; the others keep a random number of random frames."""
+def _leave_frames_out(clips: int, frames: int, complete: float) -> Tensor:
+    """Frame dropout: masks (B, T), a share of which is complete; the others keep a random number of random frames."""
     keep = 1 + (torch.rand(clips, 1) * frames).long()
-    complete = torch.rand(clips, 1) < 0.5
-    return complete | (torch.rand(clips, frames).argsort(1).argsort(1) < keep)
+    whole = torch.rand(clips, 1) < complete
+    return whole | (torch.rand(clips, frames).argsort(1).argsort(1) < keep)

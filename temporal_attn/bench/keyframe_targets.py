@@ -72,7 +72,7 @@ def check_targets(
         found.append(_at_most("cpu_s of auto at 544", regime, row[regime, "auto"]["cpu_s"], 0.1))
     if captum is not None:
         found.append(_at_least("times faster than Captum", "", captum["ratio"], None, 200))
-        found.append(_at_most("distance to Captum in standard errors", "", captum["distance"], 1.5))
+        found.append(_at_most("distance to Captum at the same orders", "", captum["distance"], 1e-3))
     return found
 
 

@@ -27,6 +27,8 @@ __all__ = ["FrameGame", "FrameHead", "FrameScores", "Game", "ProjectedHead"]
 
 _KEPT = 8192
 """Most coalitions whose answers are kept."""
+_PACKED = 64
+"""Coalitions in one call where they are sorted by size: few enough to be nearly of one size."""
 
 
 class FrameHead(Protocol):
@@ -39,7 +41,11 @@ class FrameHead(Protocol):
 
 @runtime_checkable
 class ProjectedHead(Protocol):
-    """A head whose first step works on each frame alone and can be done once for all coalitions."""
+    """A head whose first step works on each frame alone and can be done once for all coalitions.
+
+    To its second step frames are a set with times, as they are to all of `temporal_attn.temporal`: a frame that is left
+    out may as well be missing from the tensor.
+    """
 
     project: Any
     """Tokens (T, C') to what ``classify_projected`` takes, (T, D)."""
@@ -237,15 +243,36 @@ class FrameGame:
     def _ask(self, coalitions: Tensor) -> ModelOutput:
         """Give coalitions to the model, in parts."""
         self.evaluations += len(coalitions)
-        device = self.tokens.device
         seen = (coalitions.cpu().float() @ self.copies.float()).bool()
-        outputs = []
-        for part in torch.split(seen, self._chunk):
-            rows, mask = self._remove(part, self.real, self._seconds)
-            pts = None if self.pts is None else self.pts.expand(len(part), -1)
-            outputs.append(self._head(self._bank[rows.to(device)], mask.to(device), pts))
-        logits, weights = (torch.cat(field).float().cpu() for field in zip(*outputs, strict=True))
-        return ModelOutput(logits, weights)
+        rows, mask = self._remove(seen, self.real, self._seconds)
+        if self._project is None:
+            parts = torch.arange(len(seen)).split(self._chunk)
+            answers = [self._classify(rows[part], mask[part]) for part in parts]
+        else:
+            # Coalitions of about the same size go together, so that frames which are left out cost nothing.
+            parts = mask.sum(1).argsort(stable=True).split(min(self._chunk, _PACKED))
+            answers = [self._classify_packed(rows[part], mask[part]) for part in parts]
+        logits, weights = (torch.cat(field).float().cpu() for field in zip(*answers, strict=True))
+        back = torch.cat(parts).argsort()
+        return ModelOutput(logits[back], weights[back])
+
+    def _classify(self, rows: Tensor, mask: Tensor) -> ModelOutput:
+        """Clips (S, T) of rows of the bank."""
+        device = self.tokens.device
+        pts = None if self.pts is None else self.pts.expand(len(rows), -1)
+        answer: ModelOutput = self._head(self._bank[rows.to(device)], mask.to(device), pts)
+        return answer
+
+    def _classify_packed(self, rows: Tensor, mask: Tensor) -> ModelOutput:
+        """The same, but the model is given the frames that are seen, and no more."""
+        device = self.tokens.device
+        most = max(1, int(mask.sum(1).max()))
+        places = mask.byte().argsort(dim=1, descending=True, stable=True)[:, :most]
+        pts = (self._seconds if self.pts is None else self.pts[0]).to(device)[places.to(device)]
+        packed = self._bank[rows.gather(1, places).to(device)]
+        logits, weights = self._head(packed, mask.gather(1, places).to(device), pts)
+        places = places.to(device)
+        return ModelOutput(logits, weights.new_zeros(mask.shape).scatter(1, places, weights))
 
     def answer(self, tokens: Tensor) -> Tensor:
         """v(N) with other tokens in the clip's place; gradients flow.
