@@ -200,7 +200,7 @@ class VideoDataset(Dataset[ClipItem | FailedVideo]):
                 id=record.id,
                 path=record.path,
                 reason=error.reason,
-                label=record.label if isinstance(record.label, int) else UNKNOWN_LABEL,
+                label=UNKNOWN_LABEL if record.label is None else record.label,
                 group=record.group,
                 index=index,
             )

@@ -344,4 +344,4 @@ def _few_at_once(run: Callable[[Tensor], Tensor], frames: Tensor) -> Tensor:
     size = _AT_ONCE_ON_CPU if frames.device.type == "cpu" else _AT_ONCE
     if len(frames) <= size or torch.compiler.is_compiling():
         return run(frames)
-    return torch.cat([run(part) for part in frames.split(size)])
+    return torch.cat([run(part) for part in torch.split(frames, size)])

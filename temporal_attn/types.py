@@ -101,7 +101,7 @@ class FailedVideo(TypedDict):
     id: str
     path: str
     reason: str
-    label: int
+    label: int | tuple[int, ...]
     group: str
     index: int
 

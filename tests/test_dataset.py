@@ -153,7 +153,7 @@ def test_several_labels_a_video(folder):
     batch = collate_clips([dataset[n] for n in range(5)], multi_label=3)
     assert batch["label"].tolist() == [[1, 0, 1], [0, 0, 0], [-1, -1, -1], [0, 1, 0]]
     assert batch["label"].dtype == torch.float32
-    assert [video["id"] for video in batch["failed"]] == ["id/broken"]
+    assert [(video["id"], video["label"]) for video in batch["failed"]] == [("id/broken", (1,))]
     empty = collate_clips([dataset[4]], CLIP.spec(), multi_label=3)
     assert empty["label"].shape == (0, 3)
     assert empty["label"].dtype == torch.float32

@@ -16,7 +16,7 @@ from temporal_attn.types import FailedVideo
 NAMES = ["Archery", "Basketball", "Surfing"]
 
 
-def failure(name: str, label: int, group: str = "g9") -> FailedVideo:
+def failure(name: str, label: int | tuple[int, ...], group: str = "g9") -> FailedVideo:
     return FailedVideo(id=name, path=f"videos/{name}.avi", reason="no stream", label=label, group=group, index=0)
 
 
@@ -159,6 +159,17 @@ def test_failed_videos_count_as_wrong_and_lower_the_accuracy():
     document = summarise(rows, NAMES, [failure("x", 0), failure("y", -1)])
     assert document["top1"] == document["top5"] == document["mean_class_accuracy"] == 3 / 4
     assert len(document["failed"]) == 2  # named, though without a label there is nothing to be wrong about
+
+
+def test_failed_videos_of_several_classes_are_missed_in_each():
+    rows = [VideoRow("a", "g1", (0, 1), [0.9, 0.8, 0.1]), VideoRow("b", "g2", (1,), [0.2, 0.9, 0.1])]
+    document = summarise(rows, NAMES, [failure("x", (1, 2))])
+    assert document["videos"] == 3
+    assert document["top1"] == 2 / 3
+    assert [row["n"] for row in document["per_class"]] == [1, 3, 1]
+    assert [row["recall"] for row in document["per_class"]] == pytest.approx([1, 2 / 3, 0], abs=1e-6)
+    assert document["map"] == 1, "it is of the videos that could be read"
+    assert summarise([], NAMES, [failure("x", (1, 2))])["top1"] == 0
 
 
 def test_nothing_to_test_is_none_and_not_zero():

@@ -63,7 +63,7 @@ class Budget:
 
 
 BUDGETS = {
-    "quick": Budget((0, 1, 2), {"or": 350, "set": 300, "weak": 200, "order": 300}, 12, 32, 32, 32),
+    "quick": Budget((0, 1, 2), {"or": 350, "set": 300, "weak": 200, "order": 600}, 12, 32, 32, 32),
     "full": Budget((0, 1, 2, 3, 4), {"or": 600, "set": 400, "weak": 400, "order": 600}, 16, 128, 32, 32),
 }
 

@@ -78,7 +78,7 @@ class VideoTable:
             if row.probabilities is not None:
                 probabilities[place] = row.probabilities
             truth[place, list(row.classes)] = 1
-        return cls(known, probabilities, truth, any(isinstance(row.label, tuple) for row in rows))
+        return cls(known, probabilities, truth, any(isinstance(row.label, tuple) for row in known))
 
     @property
     def groups(self) -> list[str]:

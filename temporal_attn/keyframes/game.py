@@ -246,11 +246,11 @@ class FrameGame:
         seen = (coalitions.cpu().float() @ self.copies.float()).bool()
         rows, mask = self._remove(seen, self.real, self._seconds)
         if self._project is None:
-            parts = torch.arange(len(seen)).split(self._chunk)
+            parts = torch.split(torch.arange(len(seen)), self._chunk)
             answers = [self._classify(rows[part], mask[part]) for part in parts]
         else:
             # Coalitions of about the same size go together, so that frames which are left out cost nothing.
-            parts = mask.sum(1).argsort(stable=True).split(min(self._chunk, _PACKED))
+            parts = torch.split(mask.sum(1).argsort(stable=True), min(self._chunk, _PACKED))
             answers = [self._classify_packed(rows[part], mask[part]) for part in parts]
         logits, weights = (torch.cat(field).float().cpu() for field in zip(*answers, strict=True))
         back = torch.cat(parts).argsort()
