@@ -85,7 +85,8 @@ class PyAVReader(BaseReader):
         for rank, frame in self._frames(sorted(places)):
             first, *others = places[rank]
             self._converter.write(frame, frames[first])
-            frames[others] = frames[first]
+            if others:  # numpy copies the picture even for nobody: an eighth of all the time
+                frames[others] = frames[first]
             missing.discard(rank)
         if missing:
             self._recount(max(wanted))
