@@ -56,3 +56,15 @@ def test_wrong_frames_are_found_out(clips, tmp_path, monkeypatch, encoding):
 
     monkeypatch.setattr(stores, "open_reader", lambda *args: Late(honest(*args)))
     assert stores._frames([clip.path for clip in clips], tmp_path / "store", encoding, 48).exact is False
+
+
+def test_files_that_decord_cannot_read_are_named_and_left_out(clips, monkeypatch, capsys):
+    def read(clip):
+        if clip.path == clips[0].path:
+            raise RuntimeError("no decoder")
+        return np.zeros((8, 48, 64, 3), np.uint8)
+
+    monkeypatch.setattr(stores, "contestants", lambda: {stores._DECORD: read})
+    assert {row["files"] for row in store_rows(clips, rounds=2, seed=0, short_side=48)} == {1}
+    assert clips[0].path in capsys.readouterr().err
+    assert store_rows(clips[:1], rounds=2, seed=0, short_side=48) == []

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import os
 import random
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -62,8 +64,12 @@ def store_rows(clips: Sequence[Clip], rounds: int, seed: int, short_side: int = 
         short_side: Pixels of the frames.
 
     Returns:
-        Rows for the table of `temporal_attn.bench.decode.bench_decode`, and ``open_ms`` and ``kilobytes`` in each.
+        Rows for the table of `temporal_attn.bench.decode.bench_decode`, and ``open_ms`` and ``kilobytes`` in each;
+        none where decord reads none of the files.
     """
+    clips = _readable(clips)
+    if not clips:
+        return []
     paths = [clip.path for clip in clips]
     with tempfile.TemporaryDirectory() as folder:
         contestants = {
@@ -90,6 +96,21 @@ def store_rows(clips: Sequence[Clip], rounds: int, seed: int, short_side: int = 
             }
         )
     return rows
+
+
+def _readable(clips: Sequence[Clip]) -> list[Clip]:
+    """Files that decord reads, all where it is not installed: the others have nothing to be measured against."""
+    read = contestants().get(_DECORD)
+    kept = []
+    for clip in clips:
+        try:
+            if read is not None:
+                read(replace(clip, short_side=None))
+        except Exception as error:  # whatever other libraries raise
+            print(f"stores: without {clip.path}, which decord cannot read: {type(error).__name__}", file=sys.stderr)
+        else:
+            kept.append(clip)
+    return kept
 
 
 def _measure(contestants: dict[str, _Contestant], rounds: int, seed: int) -> dict[str, dict[tuple[int, int], float]]:
