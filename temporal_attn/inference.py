@@ -56,9 +56,8 @@ def load_classifier(path: str | Path, device: str | torch.device = "cpu") -> Loa
         raise UserError(f"checkpoint {path}: does not fit this version: {str(error).splitlines()[0]}") from None
     if module.clip_spec is None:
         raise UserError(f"checkpoint {path}: does not say how its clips were cut (clip_spec); train with a datamodule")
-    assert module.class_names is not None
     model = module.model.eval().to(device)
-    return LoadedClassifier(model, module.class_names, module.clip_spec, str(path), module.scoring)
+    return LoadedClassifier(model, settings["class_names"], module.clip_spec, str(path), module.scoring)
 
 
 @torch.no_grad()

@@ -15,7 +15,6 @@ from temporal_attn.attention import record_attention
 from temporal_attn.temporal import AttentionPool, MeanPool, RotaryTime, TemporalEncoder, build, names, options
 from temporal_attn.temporal.blocks import SelfAttentionBlock
 from temporal_attn.temporal.directions import DIRECTIONS
-from temporal_attn.temporal.drop_path import DropPath
 from temporal_attn.temporal.encoder import POOLS
 from temporal_attn.temporal.positions import POSITIONS
 
@@ -247,41 +246,6 @@ def test_a_clip_without_frames_is_finite_and_so_are_its_gradients(encoder: Tempo
 # --- against loops -------------------------------------------------------------------------------------------------
 
 
-def test_rotation_is_multiplication_by_a_complex_phase():
-    rotary = RotaryTime(8, min_period=0.5, max_period=20.0)
-    x = torch.randn(2, 3, 4, 8, generator=torch.Generator().manual_seed(0))
-    pts = torch.tensor([[0.0, 0.3, 1.0, 7.5], [2.0, 2.5, 2.75, 40.0]])
-    got = rotary(x, rotary.angles(pts)).numpy()
-    periods = [0.5 * (20 / 0.5) ** (i / 3) for i in range(4)]
-    for b in range(2):
-        for t in range(4):
-            for i, period in enumerate(periods):
-                phase = np.exp(2j * math.pi * float(pts[b, t]) / period)
-                z = (x[b, :, t, i].numpy() + 1j * x[b, :, t, i + 4].numpy()) * phase
-                np.testing.assert_allclose(got[b, :, t, i], z.real, atol=2e-4)
-                np.testing.assert_allclose(got[b, :, t, i + 4], z.imag, atol=2e-4)
-
-
-@settings(max_examples=40, deadline=None)
-@given(st.floats(0, 30), st.floats(0, 30), st.floats(0, 10))
-def test_score_depends_on_the_time_between_two_frames_only(first: float, second: float, shift: float):
-    rotary = RotaryTime(8)
-    q, k = torch.randn(2, 1, 1, 1, 8, generator=torch.Generator().manual_seed(2)).double()
-    rotary.frequency = rotary.frequency.double()
-
-    def score(at_q: float, at_k: float) -> float:
-        def rotated(x: Tensor, at: float) -> Tensor:
-            phase = torch.tensor(at, dtype=torch.float64) * rotary.frequency
-            return rotary(x, (phase.cos(), phase.sin()))
-
-        return float((rotated(q, at_q) * rotated(k, at_k)).sum())
-
-    z = torch.complex(q[..., :4], q[..., 4:]) * torch.complex(k[..., :4], k[..., 4:]).conj()
-    turn = torch.polar(torch.ones(4, dtype=torch.float64), (first - second) * rotary.frequency)
-    assert score(first, second) == pytest.approx(float((z * turn).real.sum()), abs=1e-9)
-    assert score(first + shift, second + shift) == pytest.approx(score(first, second), abs=1e-9)
-
-
 def softmax(scores: list[float]) -> list[float]:
     powers = [math.exp(score - max(scores)) for score in scores]
     return [power / sum(powers) for power in powers]
@@ -361,22 +325,6 @@ def test_block_is_the_loop_over_heads_and_frames():
                 torch.testing.assert_close(got[b, t], expected, atol=1e-4, rtol=1e-4)
 
 
-def test_pool_weights_keep_single_precision_under_autocast():
-    """Close scores far from zero: rounded to bfloat16 they would all be one."""
-    pool = AttentionPool(4, 1)
-    with torch.no_grad():
-        pool.query.fill_(8.0)
-        nn.init.eye_(pool.key.weight)
-        nn.init.zeros_(pool.key.bias)
-    x = torch.zeros(1, 3, 4)
-    x[0, :, 0] = 60.0
-    x[0, :, 1] = torch.tensor([0.0, 0.0625, 0.125])  # all of it exact in bfloat16
-    mask = torch.ones(1, 3, dtype=torch.bool)
-    expected = pool.head_weights(x, mask)
-    with torch.autocast("cpu", torch.bfloat16):
-        torch.testing.assert_close(pool.head_weights(x, mask), expected)
-
-
 # --- on demand and compiled ----------------------------------------------------------------------------------------
 
 
@@ -408,26 +356,6 @@ def test_compiles_as_one_graph(variant: str):
     compiled = torch.compile(module, fullgraph=True, backend="aot_eager", dynamic=False)(tokens, mask, pts)
     for one, other in zip(compiled, module(tokens, mask, pts), strict=True):
         torch.testing.assert_close(one, other, atol=1e-6, rtol=1e-5)
-
-
-# --- regularisation ------------------------------------------------------------------------------------------------
-
-
-def test_drop_path_skips_whole_clips_and_keeps_the_expectation():
-    skip = DropPath(0.25).train()
-    torch.manual_seed(0)
-    branch = torch.ones(4000, 3, DIM)
-    out = skip(branch)
-    assert {round(value, 4) for value in out.unique().tolist()} == {0.0, round(1 / 0.75, 4)}
-    assert torch.equal(out.amax((1, 2)), out.amin((1, 2)))
-    assert float(out.mean()) == pytest.approx(1, abs=0.03)
-    assert torch.equal(skip.eval()(branch), branch)
-
-
-@pytest.mark.parametrize("name", ["transformer", "gru", "tcn"])
-def test_drop_path_grows_with_depth(name: str):
-    rates = [block.drop_path.rate for block in build(name, DIM, HEADS, depth=4, drop_path=0.2).blocks]
-    assert rates == pytest.approx([0.05, 0.1, 0.15, 0.2])
 
 
 # --- wrong use -----------------------------------------------------------------------------------------------------

@@ -10,7 +10,15 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from temporal_attn.temporal import ClassTokenPool, FrameGate, GatedPool, MaxPool, MeanPool, SqueezeExcitation
+from temporal_attn.temporal import (
+    AttentionPool,
+    ClassTokenPool,
+    FrameGate,
+    GatedPool,
+    MaxPool,
+    MeanPool,
+    SqueezeExcitation,
+)
 from temporal_attn.temporal.encoder import POOLS, Size
 
 DIM, HEADS = 8, 2
@@ -155,3 +163,19 @@ def test_pool_weights_are_single_precision_and_double_where_asked():
         assert make(name)(x, mask)[1].dtype == torch.float32
     assert MeanPool()(x.bfloat16(), mask)[1].dtype == torch.float32
     assert MeanPool()(x.double(), mask)[1].dtype == torch.float64
+
+
+def test_pool_weights_keep_single_precision_under_autocast():
+    """Close scores far from zero: rounded to bfloat16 they would all be one."""
+    pool = AttentionPool(4, 1)
+    with torch.no_grad():
+        pool.query.fill_(8.0)
+        nn.init.eye_(pool.key.weight)
+        nn.init.zeros_(pool.key.bias)
+    x = torch.zeros(1, 3, 4)
+    x[0, :, 0] = 60.0
+    x[0, :, 1] = torch.tensor([0.0, 0.0625, 0.125])  # all of it exact in bfloat16
+    mask = torch.ones(1, 3, dtype=torch.bool)
+    expected = pool.head_weights(x, mask)
+    with torch.autocast("cpu", torch.bfloat16):
+        torch.testing.assert_close(pool.head_weights(x, mask), expected)

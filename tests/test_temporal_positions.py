@@ -11,7 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from temporal_attn.temporal import LearnedPosition, RelativeTime, SelfAttentionBlock, SinusoidalTime
+from temporal_attn.temporal import (
+    LearnedPosition,
+    RelativeTime,
+    RotaryTime,
+    SinusoidalTime,
+)
+from temporal_attn.temporal.blocks import SelfAttentionBlock
 from temporal_attn.temporal.convolution import ConvolutionBlock
 from temporal_attn.temporal.directions import visible_frames
 from temporal_attn.temporal.recurrent import RecurrentBlock
@@ -146,3 +152,38 @@ def test_tcn_is_a_loop_over_neighbours(direction: str, kernel: int):
             if 0 <= at < len(real):
                 seen = seen + block.conv.weight[:, :, tap] @ frames[at]
         torch.testing.assert_close(got[t], x[0, t] + block.out(nn.functional.gelu(seen)), atol=1e-5, rtol=1e-5)
+
+
+def test_rotation_is_multiplication_by_a_complex_phase():
+    rotary = RotaryTime(8, min_period=0.5, max_period=20.0)
+    x = torch.randn(2, 3, 4, 8, generator=torch.Generator().manual_seed(0))
+    pts = torch.tensor([[0.0, 0.3, 1.0, 7.5], [2.0, 2.5, 2.75, 40.0]])
+    got = rotary(x, rotary.angles(pts)).numpy()
+    periods = [0.5 * (20 / 0.5) ** (i / 3) for i in range(4)]
+    for b in range(2):
+        for t in range(4):
+            for i, period in enumerate(periods):
+                phase = np.exp(2j * math.pi * float(pts[b, t]) / period)
+                z = (x[b, :, t, i].numpy() + 1j * x[b, :, t, i + 4].numpy()) * phase
+                np.testing.assert_allclose(got[b, :, t, i], z.real, atol=2e-4)
+                np.testing.assert_allclose(got[b, :, t, i + 4], z.imag, atol=2e-4)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.floats(0, 30), st.floats(0, 30), st.floats(0, 10))
+def test_score_depends_on_the_time_between_two_frames_only(first: float, second: float, shift: float):
+    rotary = RotaryTime(8)
+    q, k = torch.randn(2, 1, 1, 1, 8, generator=torch.Generator().manual_seed(2)).double()
+    rotary.frequency = rotary.frequency.double()
+
+    def score(at_q: float, at_k: float) -> float:
+        def rotated(x: Tensor, at: float) -> Tensor:
+            phase = torch.tensor(at, dtype=torch.float64) * rotary.frequency
+            return rotary(x, (phase.cos(), phase.sin()))
+
+        return float((rotated(q, at_q) * rotated(k, at_k)).sum())
+
+    z = torch.complex(q[..., :4], q[..., 4:]) * torch.complex(k[..., :4], k[..., 4:]).conj()
+    turn = torch.polar(torch.ones(4, dtype=torch.float64), (first - second) * rotary.frequency)
+    assert score(first, second) == pytest.approx(float((z * turn).real.sum()), abs=1e-9)
+    assert score(first + shift, second + shift) == pytest.approx(score(first, second), abs=1e-9)
