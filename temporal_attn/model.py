@@ -31,7 +31,7 @@ class VideoClassifier(nn.Module):
 
     Args:
         num_classes: K.
-        backbone: A timm model name.
+        backbone: A timm model name, or several joined by ``+``, see `FrameBackbone`.
         weights: ``none``, ``hub``, ``pypi`` or a file, see `FrameBackbone`.
         attention: Frame attention by name, by the path of a class ``package.module.Class``, or None.
         attention_at: ``conv``, ``norm``, ``block``, ``stage`` or names of the net's modules, see `insert_attention`.
@@ -40,7 +40,7 @@ class VideoClassifier(nn.Module):
         attention_options: Further arguments of the attention module.
         freeze: ``none``, ``all`` or the name of the backbone's last frozen part.
         temporal: One of `temporal_attn.temporal.names`: ``mean``, ``attention_pool``, ``transformer``, ….
-        dim: Width D of the temporal model; 0 keeps the backbone's own width without a projection.
+        dim: Width D of the temporal model; 0 keeps the backbone's own tokens without a projection.
         depth: Self-attention blocks over time.
         heads: Attention heads over time.
         mlp_ratio: Width of the blocks' MLP over D.
@@ -129,11 +129,11 @@ class VideoClassifier(nn.Module):
         self.backbone = TwoStreamBackbone(*settings) if two_stream else FrameBackbone(*settings)
         self.spatial_tokens = spatial_tokens
         width, cells = self.backbone.width, spatial_tokens**2
-        self.project: nn.Module = nn.LayerNorm(width)
+        self.project: nn.Module = nn.Identity()  # the temporal model normalises what it pools
         if cells > 1:
             self.project = CellProjection(width, dim, cells)
         elif dim:
-            self.project = nn.Sequential(self.project, nn.Linear(width, dim))
+            self.project = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, dim))
         size = (dim or width, heads, depth, mlp_ratio, dropout, drop_path)
         try:
             encoder = temporal_models.build(temporal, *size, **(temporal_options or {}))

@@ -21,6 +21,7 @@ STREAMABLE = {
     "gated": ("gated", {}),
     "attention_pool": ("attention_pool", {}),
     "frame_gate": ("frame_gate", {}),
+    "power_mean": ("power_mean", {}),
     **{
         f"transformer {position}": ("transformer", {**CAUSAL, "position": position})
         for position in POSITIONS

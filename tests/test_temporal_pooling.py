@@ -17,6 +17,7 @@ from temporal_attn.temporal import (
     GatedPool,
     MaxPool,
     MeanPool,
+    PowerMeanPool,
     SqueezeExcitation,
 )
 from temporal_attn.temporal.encoder import POOLS, Size
@@ -73,7 +74,7 @@ def test_a_clip_shown_twice_is_the_same_clip(name: str):
     assert torch.allclose(once, twice, atol=1e-5) == (name != "cls")
 
 
-@pytest.mark.parametrize("name", [name for name in POOLS if name not in ("max", "cls")])
+@pytest.mark.parametrize("name", [name for name in POOLS if name not in ("max", "cls", "power_mean")])
 def test_the_feature_is_affine_in_what_the_weights_weigh(name: str):
     """Weights are weights of logits: the feature is the weighted sum of what single frames give."""
     pool, (x, _) = make(name), clip()
@@ -115,6 +116,34 @@ def test_frame_gate_is_the_mean_of_what_gates_let_through():
         f = x[row, mask[row]].double().numpy()
         gate = sigmoid(f @ w["score.weight"][0] + w["score.bias"])
         np.testing.assert_allclose(feature[row].detach(), gate @ f / gate.sum(), atol=1e-5)
+
+
+def test_power_mean_is_the_standardised_power_of_the_mean():
+    pool, (x, mask) = PowerMeanPool(DIM, power=0.5).train(), clip()
+    x, mask = x[:2], mask[:2]
+    feature, weights = pool(x, mask)
+    means = np.stack([row[real].double().numpy().mean(0) for row, real in zip(x, mask, strict=True)])
+    powers = np.sign(means) * (np.sqrt(np.abs(means) + 1e-4) - 1e-2)
+    expected = (powers - powers.mean(0)) / np.sqrt(powers.var(0) + 1e-5)
+    np.testing.assert_allclose(feature, expected, atol=1e-4)
+    torch.testing.assert_close(weights, MeanPool()(x, mask)[1])
+    # in evaluation by what training saw, and a single clip, which has no variance, by the same
+    by_training = (powers - pool.norm.running_mean.numpy()) / np.sqrt(pool.norm.running_var.numpy() + 1e-5)
+    np.testing.assert_allclose(pool.eval()(x, mask)[0], by_training, atol=1e-4)
+    np.testing.assert_allclose(pool.train()(x[:1], mask[:1])[0], by_training[:1], atol=1e-4)
+
+
+def test_power_mean_has_a_finite_slope_at_zero_and_a_power_of_one_is_none():
+    x = torch.zeros(2, 3, 4, requires_grad=True)
+    mask = torch.ones(2, 3, dtype=torch.bool)
+    PowerMeanPool(4).eval()(x, mask)[0].sum().backward()
+    assert x.grad is not None
+    assert x.grad.isfinite().all()
+    tokens = torch.randn(2, 3, 4)
+    torch.testing.assert_close(PowerMeanPool(4, power=1).eval()(tokens, mask)[0], tokens.mean(1), atol=1e-4, rtol=1e-4)
+    for power in (0, -0.5, 1.5):
+        with pytest.raises(ValueError, match=r"power=.* give one in \(0, 1\]"):
+            PowerMeanPool(4, power)
 
 
 def test_max_weighs_frames_by_the_channels_they_win():

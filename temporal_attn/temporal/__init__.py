@@ -5,7 +5,7 @@ from __future__ import annotations
 from temporal_attn.temporal.blocks import SelfAttentionBlock
 from temporal_attn.temporal.encoder import POOLS, TEMPORAL, TemporalEncoder, build, names, options
 from temporal_attn.temporal.gating import FrameGate, SqueezeExcitation
-from temporal_attn.temporal.pooling import AttentionPool, ClassTokenPool, GatedPool, MaxPool, MeanPool
+from temporal_attn.temporal.pooling import AttentionPool, ClassTokenPool, GatedPool, MaxPool, MeanPool, PowerMeanPool
 from temporal_attn.temporal.positions import LearnedPosition, RelativeTime, RotaryTime, SinusoidalTime
 
 __all__ = [
@@ -18,6 +18,7 @@ __all__ = [
     "LearnedPosition",
     "MaxPool",
     "MeanPool",
+    "PowerMeanPool",
     "RelativeTime",
     "RotaryTime",
     "SelfAttentionBlock",

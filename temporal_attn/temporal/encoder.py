@@ -13,7 +13,14 @@ from temporal_attn.temporal.blocks import SelfAttentionBlock
 from temporal_attn.temporal.convolution import ConvolutionBlock
 from temporal_attn.temporal.drop_path import drop_path_rates
 from temporal_attn.temporal.gating import FrameGate, SqueezeExcitation
-from temporal_attn.temporal.pooling import AttentionPool, ClassTokenPool, GatedPool, MaxPool, MeanPool
+from temporal_attn.temporal.pooling import (
+    AttentionPool,
+    ClassTokenPool,
+    GatedPool,
+    MaxPool,
+    MeanPool,
+    PowerMeanPool,
+)
 from temporal_attn.temporal.recurrent import RecurrentBlock
 from temporal_attn.temporal.timeline import count_seconds
 
@@ -21,21 +28,24 @@ __all__ = ["POOLS", "TEMPORAL", "Size", "TemporalEncoder", "build", "names", "op
 
 
 class TemporalEncoder(nn.Module):
-    """Optional blocks over time, LayerNorm, pool.
+    """Optional blocks over time, a normalisation, pool.
 
     Args:
         dim: D of the tokens.
         pool: Maps (B, T, D) and mask (B, T) to (B, D) and weights (B, T).
         blocks: Map (B, T, D), mask, pts to (B, T, D); none of them leaves a frame-wise model.
+        norm: Of the tokens that are pooled; None is a LayerNorm.
 
     Shape:
         tokens (B, T, D), mask (B, T) bool, pts (B, T) seconds; output (B, D) and weights (B, T).
     """
 
-    def __init__(self, dim: int, pool: nn.Module, blocks: Sequence[nn.Module] = ()) -> None:
+    def __init__(
+        self, dim: int, pool: nn.Module, blocks: Sequence[nn.Module] = (), norm: nn.Module | None = None
+    ) -> None:
         super().__init__()
         self.blocks = nn.ModuleList(blocks)
-        self.norm = nn.LayerNorm(dim)
+        self.norm = nn.LayerNorm(dim) if norm is None else norm
         self.pool = pool
 
     def forward(self, tokens: Tensor, mask: Tensor, pts: Tensor) -> tuple[Tensor, Tensor]:
@@ -77,6 +87,7 @@ POOLS: dict[str, Callable[[Size], nn.Module]] = {
     "cls": lambda size: ClassTokenPool(size.dim, size.heads, size.mlp_ratio),
     "attention_pool": lambda size: AttentionPool(size.dim, size.heads),
     "frame_gate": lambda size: FrameGate(size.dim),
+    "power_mean": lambda size: PowerMeanPool(size.dim),
 }
 """Ways to pool by name."""
 
@@ -85,6 +96,11 @@ def _pooled(size: Size, pool: str, blocks: Sequence[nn.Module] = ()) -> Temporal
     if pool not in POOLS:
         raise ValueError(f"pool {pool!r} is not known; choose one of: {', '.join(POOLS)}")
     return TemporalEncoder(size.dim, POOLS[pool](size), blocks)
+
+
+def _power_mean(size: Size, *, power: float = 0.4) -> TemporalEncoder:
+    # A LayerNorm of each frame would take away what says how strong a channel is.
+    return TemporalEncoder(size.dim, PowerMeanPool(size.dim, power), norm=nn.Identity())
 
 
 def _gated(size: Size, *, hidden: int = 128) -> TemporalEncoder:
@@ -133,6 +149,7 @@ TEMPORAL: dict[str, Callable[..., TemporalEncoder]] = {
     "cls": lambda size: _pooled(size, "cls"),
     "attention_pool": lambda size: _pooled(size, "attention_pool"),
     "frame_gate": lambda size: _pooled(size, "frame_gate"),
+    "power_mean": _power_mean,
     # frames see each other before they are pooled
     "squeeze_excitation": _squeeze_excitation,
     "transformer": _transformer,
@@ -169,9 +186,9 @@ def build(
     """Make a temporal encoder by name.
 
     Args:
-        name: One of `names`: ``mean`` (TSN), ``max``, ``gated``, ``cls``, ``attention_pool`` and ``frame_gate`` pool
-            frames as they are; in ``squeeze_excitation``, ``transformer``, ``gru`` and ``tcn`` they see each other
-            first.
+        name: One of `names`: ``mean`` (TSN), ``max``, ``gated``, ``cls``, ``attention_pool``, ``frame_gate`` and
+            ``power_mean`` pool frames as they are; in ``squeeze_excitation``, ``transformer``, ``gru`` and ``tcn``
+            they see each other first.
         dim: D of the tokens.
         heads: Attention heads.
         depth: Number of blocks.
@@ -180,7 +197,8 @@ def build(
         drop_path: Stochastic depth of the last block.
         chosen: Further options of that model, see `options`: ``pool`` (one of `POOLS`), ``position``, ``direction``,
             ``window``, ``min_period``, ``max_period`` and ``max_frames`` as in `SelfAttentionBlock`, ``hidden`` of
-            `GatedPool`, ``reduction`` of `SqueezeExcitation`, ``kernel_size`` of `ConvolutionBlock`.
+            `GatedPool`, ``power`` of `PowerMeanPool`, ``reduction`` of `SqueezeExcitation`, ``kernel_size`` of
+            `ConvolutionBlock`.
 
     Raises:
         ValueError: The name or an option is not known, heads does not divide dim, or a value is out of range.

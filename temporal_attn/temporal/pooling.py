@@ -1,7 +1,7 @@
 """Pooling of frame tokens into one clip feature, with the weight of every frame.
 
-All but `MaxPool` and `ClassTokenPool` are a softmax over frames with nothing non-linear behind it (`SoftmaxPool`), so
-that the clip's logits are a weighted sum over frames and the weights are weights of logits.
+All but `MaxPool`, `ClassTokenPool` and `PowerMeanPool` are a softmax over frames with nothing non-linear behind it
+(`SoftmaxPool`), so that the clip's logits are a weighted sum over frames and the weights are weights of logits.
 """
 
 from __future__ import annotations
@@ -11,7 +11,12 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor, nn
 
-__all__ = ["AttentionPool", "ClassTokenPool", "GatedPool", "MaxPool", "MeanPool", "SoftmaxPool"]
+from temporal_attn.attention.norm import BatchNorm2d
+
+__all__ = ["AttentionPool", "ClassTokenPool", "GatedPool", "MaxPool", "MeanPool", "PowerMeanPool", "SoftmaxPool"]
+
+
+_EPSILON = 1e-4
 
 
 class SoftmaxPool(nn.Module, ABC):
@@ -226,6 +231,53 @@ class ClassTokenPool(nn.Module):
         mixed = torch.einsum("bht,bhtd->bhd", attention.to(v.dtype), v)
         token = token + self.out(mixed.flatten(1))
         return token + self.mlp(self.norm2(token)), (to_frames.softmax(-1) * mask[:, None]).mean(1)
+
+
+class PowerMeanPool(nn.Module):
+    """The mean over frames, its channels brought to one scale, for a linear head on a frozen net.
+
+    Channels of a pretrained net are large for a few pictures and near zero for the others; the power evens that out,
+    and batch normalisation without parameters gives a rare channel as much of a say as a frequent one.
+
+    Papers: Perronnin, Sánchez and Mensink, "Improving the Fisher Kernel for Large-Scale Image Classification", ECCV
+        2010 (signed power); He et al., "Masked Autoencoders Are Scalable Vision Learners", CVPR 2022, appendix A.1
+        (batch normalisation without parameters before a linear head). https://arxiv.org/abs/2111.06377
+    Equation: m = mean over real frames of f_t;  z = BN(sign(m) ((|m| + ε)^p − ε^p)), ε = 1e-4.
+
+    Args:
+        dim: D of the tokens.
+        power: p in (0, 1].
+
+    Shape:
+        x (B, T, D), mask (B, T) bool; output (B, D) and weights (B, T), those of the mean.
+
+    Raises:
+        ValueError: The power is out of range.
+    """
+
+    def __init__(self, dim: int, power: float = 0.4) -> None:
+        super().__init__()
+        if not 0 < power <= 1:
+            raise ValueError(f"power={power} is out of range; give one in (0, 1], 1 for none")
+        self.power = power
+        self.mean = MeanPool()
+        self.norm = BatchNorm2d(dim, affine=False)
+
+    def forward(self, x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Clip feature and frame weights."""
+        mean, weights = self.mean(x, mask)
+        return self.finish(mean), weights
+
+    def finish(self, mean: Tensor) -> Tensor:
+        """Clip feature (B, D) of the mean (B, D)."""
+        wide = mean.to(_wide(mean))
+        # The slope of a power is infinite at zero; shifted by ε it is not, and zero stays zero.
+        evened = wide.sign() * ((wide.abs() + _EPSILON) ** self.power - _EPSILON**self.power)
+        return self.norm(evened[..., None, None])[..., 0, 0].to(mean.dtype)  # type: ignore[no-any-return]
+
+    def extra_repr(self) -> str:
+        """Show the power when the net is printed."""
+        return f"power={self.power}"
 
 
 def _by_head(x: Tensor, heads: int) -> Tensor:

@@ -22,7 +22,7 @@ from temporal_attn.temporal.blocks import SelfAttentionBlock
 from temporal_attn.temporal.cells import CellEncoder
 from temporal_attn.temporal.convolution import ConvolutionBlock
 from temporal_attn.temporal.encoder import TemporalEncoder
-from temporal_attn.temporal.pooling import MaxPool, SoftmaxPool
+from temporal_attn.temporal.pooling import MaxPool, PowerMeanPool, SoftmaxPool
 from temporal_attn.temporal.recurrent import RecurrentBlock
 from temporal_attn.types import FrameFeatures
 
@@ -245,6 +245,18 @@ class _MaxStream:
         return torch.where(largest.isinf(), 0, largest), won.any(1).to(x.dtype).mean(-1)
 
 
+class _PowerMeanStream(_SoftmaxStream):
+    """The mean so far, and what follows it."""
+
+    def __init__(self, pool: PowerMeanPool) -> None:
+        super().__init__(pool.mean)
+        self.finish = pool.finish
+
+    def step(self, x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        mean, weight = super().step(x, mask)
+        return self.finish(mean), weight
+
+
 BLOCKS: dict[type[nn.Module], Callable[[Any], Any]] = {
     SelfAttentionBlock: _AttentionStream,
     RecurrentBlock: _RecurrentStream,
@@ -252,7 +264,11 @@ BLOCKS: dict[type[nn.Module], Callable[[Any], Any]] = {
 }
 """How each kind of block is streamed."""
 
-POOLS: dict[type[nn.Module], Callable[[Any], Any]] = {SoftmaxPool: _SoftmaxStream, MaxPool: _MaxStream}
+POOLS: dict[type[nn.Module], Callable[[Any], Any]] = {
+    SoftmaxPool: _SoftmaxStream,
+    MaxPool: _MaxStream,
+    PowerMeanPool: _PowerMeanStream,
+}
 """How each kind of pool is streamed."""
 
 
