@@ -26,7 +26,8 @@ class TableDataModule(VideoDataModule):
     r"""Videos, or segments of untrimmed videos, with one label or several.
 
     Rows of one group come from one source, such as a person, a place or an untrimmed video, and stay in one part.
-    Without a column for it a file is a group: its segments stay together.
+    Without a column for it a file is a group: its segments stay together. Seconds of a segment count from the video's
+    first frame, as players show them.
 
     Args:
         root: Folder that the table's paths start from.

@@ -57,8 +57,9 @@ class VideoRecord:
         label: Class index into the data set's class names; several of them for a multi-label data set, where () says
             that none holds; None when unknown (prediction on files).
         group: Leakage unit: clips of one group come from one source and never cross a split.
-        start: First second that belongs to the sample, None for the file's start.
-        end: Last second that belongs to the sample, None for the file's end.
+        start: First second that belongs to the sample, counted from the first frame whatever the container's clock
+            says; None for the file's start.
+        end: Last second that belongs to the sample, likewise; None for the file's end.
     """
 
     id: str

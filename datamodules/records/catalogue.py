@@ -75,8 +75,8 @@ class Entry(NamedTuple):
         classes: Name of the class as the class index spells it; a tuple of names for a multi-label data set; None when
             the list does not tell.
         group: Leakage unit; None makes the video a group of its own.
-        start: First second of the segment, None for the file's start.
-        end: Last second of the segment, None for the file's end.
+        start: First second of the segment, counted from the file's first frame; None for the file's start.
+        end: Last second of the segment, likewise; None for the file's end.
     """
 
     name: str

@@ -24,8 +24,8 @@ class TableColumns:
     Args:
         path: The file, below the videos' folder.
         label: The class, or several.
-        start: First second of a segment.
-        end: Last second of a segment.
+        start: First second of a segment, counted from the video's first frame.
+        end: Last second of a segment, likewise.
         group: Leakage unit.
         split: ``train``, ``val`` or ``test``.
     """
