@@ -232,7 +232,8 @@ class VideoDataset(Dataset[ClipItem | FailedVideo]):
 
         Both depend on the video's id and not on its position, so that other videos beside it change nothing.
         """
-        rng = np.random.default_rng((self.seed, epoch, zlib.crc32(record.id.encode()), copy))
+        name = record.id.encode("utf-8", "surrogatepass")  # file names may hold bytes that are no UTF-8
+        rng = np.random.default_rng((self.seed, epoch, zlib.crc32(name), copy))
         return rng, int(rng.integers(2**63))
 
 

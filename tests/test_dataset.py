@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import pickle
 import subprocess
 import sys
@@ -113,6 +114,14 @@ def test_seconds_without_a_frame_fail(folder):
     failed = VideoDataset([record(folder, "0", start=60.0)], CLIP.spec())[0]
     assert "no frame between second 60.0" in failed["reason"]
     assert "ends at second 2.900" in failed["reason"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems refuse such names")
+def test_a_name_that_is_not_utf8_is_read(tmp_path):
+    path = os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.mp4")
+    write_video(tmp_path / "plain.mp4", numbered_frames(8)).rename(path)
+    item = VideoDataset([VideoRecord(path, path, 0, path)], CLIP.spec(), train=True)[0, 1]
+    assert len(numbers(item)) == 4
 
 
 def test_a_broken_video_is_named_and_not_replaced(folder):
