@@ -1,8 +1,8 @@
 """What a scan of a data set found, file by file: training trusts it instead of what headers say.
 
-The scan decodes every file once, several at a time, each in a process that is killed after a time limit. Its results
-lie as Parquet in a cache folder. They belong to a file's path, size and time of modification, so that a file that
-changes is scanned anew, and an interrupted scan goes on where it was.
+The scan decodes every file once, several at a time, each in a process that is killed when it gets no further. Its
+results lie as Parquet in a cache folder. They belong to a file's path, size and time of modification, so that a file
+that changes is scanned anew, and an interrupted scan goes on where it was.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _FOLDER = "manifest-1"
 _PART_FILES = 500
 _PART_SECONDS = 60.0
 _INCIDENTS = ("hanging", "crashing")
-"""Problems that a busy machine may make: such files are tried again by the next scan."""
+"""Problems that a busy machine may make: the next scan tries such files again, and so does training, in a process."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +51,11 @@ class ManifestEntry:
     problem: Problem
     reason: str
     index: bytes | None
+
+    @property
+    def is_incident(self) -> bool:
+        """Whether a busy machine may be to blame, so that trying again may end otherwise."""
+        return self.problem in _INCIDENTS
 
 
 class Manifest:
@@ -117,7 +122,7 @@ def scan(
         paths: The files. Those that the cache folder knows in their present state are not examined again.
         cache_dir: Folder for the manifest.
         workers: Files that are examined at a time; None for one a processor.
-        timeout: Seconds that a file may take.
+        timeout: Seconds that a file may take without getting any further.
 
     Returns:
         One for each file, in the order given.

@@ -51,7 +51,7 @@ def cache_frames(
         max_gb: Most 10⁹ bytes that the store may take; what will not fit is refused, with an estimate, near the start.
         reader: Engine that decodes.
         workers: Videos that are decoded at a time; as many as there are processors if not given.
-        decode_timeout: Seconds after which a decoder counts as hanging.
+        decode_timeout: Seconds without progress after which a decoder counts as hanging.
         cache_dir: Where `temporal-attn doctor` has left its manifest, which spares precautions.
         verify: Compare all that is stored with its checksums first, and store anew what differs.
         json: File for the figures, as JSON.

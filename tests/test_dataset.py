@@ -96,7 +96,9 @@ def test_seconds_of_a_record_are_kept(folder, sampling, train):
 
 
 def test_seconds_count_from_the_first_frame_of_a_stream_that_starts_late(tmp_path):
-    path = write_video(tmp_path / "late.mkv", numbered_frames(40, width=64), times=[5 + place / 10 for place in range(40)])
+    path = write_video(
+        tmp_path / "late.mkv", numbered_frames(40, width=64), times=[5 + place / 10 for place in range(40)]
+    )
     clip = ClipOptions(num_frames=4, resize=48, crop=48).spec()
     whole = VideoRecord("late", str(path), 0, "late", start=0.0, end=6.0)
     assert numbers(VideoDataset([whole], clip)[0]) == [5, 15, 25, 35]

@@ -173,9 +173,21 @@ def test_the_manifest_says_how_to_open(folder, cache):
             assert not isinstance(reader, SandboxedReader)
             assert len(reader) == count
             assert read_numbers(reader.get_batch([count - 1, 0])) == [count - 1, 0]
-    with pytest.raises(VideoError, match=r"did not end within 0\.5 s.*as the manifest says"):
-        opener(str(folder / "endless.mp4"))  # at once: the time limit here is a minute
+    with pytest.raises(VideoError, match=r"not a video.*as the manifest says"):
+        opener(str(folder / "text.mp4"))
+    with pytest.raises(VideoError, match=r"made no progress for 0\.5 s.*--timeout.*as the manifest says"):
+        SafeOpener(sandbox=False, manifest=known)(str(folder / "endless.mp4"))  # at once: nobody would kill it
     with SafeOpener(sandbox=True, manifest=known, timeout=GENEROUS)(str(folder / "good.mp4")) as reader:
+        assert isinstance(reader, SandboxedReader)
+        assert read_numbers(reader.get_batch([29])) == [29]
+
+
+@pytest.mark.parametrize("problem", ["hanging", "crashing"])
+def test_what_a_busy_machine_may_have_done_is_tried_again(folder, problem):
+    path = folder / "good.mp4"
+    status = path.stat()
+    row = (str(path), status.st_size, status.st_mtime_ns, problem, "made no progress", None)
+    with SafeOpener(manifest=Manifest([row]), timeout=GENEROUS)(str(path)) as reader:
         assert isinstance(reader, SandboxedReader)
         assert read_numbers(reader.get_batch([29])) == [29]
 

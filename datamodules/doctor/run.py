@@ -58,7 +58,7 @@ def run_doctor(
         strict: Whether warnings are errors.
         min_frames: Videos with fewer frames are too short.
         workers: Files that are decoded at a time; None for one a processor.
-        timeout: Seconds after which a decoder counts as hanging.
+        timeout: Seconds without progress after which a decoder counts as hanging; a long video may take longer.
         cache_dir: Folder for the manifest: give it to the datamodule too, and training trusts it. None takes a folder
             of the data set's own in the user's cache.
 

@@ -10,6 +10,7 @@ from collections.abc import Container, Iterator
 from io import BufferedReader, FileIO
 from typing import TYPE_CHECKING, Protocol, cast
 
+from datamodules.heartbeat import beat
 from datamodules.readers.index import VideoIndex
 from temporal_attn.types import VideoError
 
@@ -108,6 +109,7 @@ def decode_packets(
     for packet in packets.packets_from(first):
         if last is not None and (packet.pts or 0) > last:
             break
+        beat()
         context.skip_frame = "DEFAULT" if wanted is None or packet.pts in wanted else "NONREF"
         yield from decode(context, packet)
     context.skip_frame = "DEFAULT"

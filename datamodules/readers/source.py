@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from datamodules.heartbeat import beat
 from datamodules.readers.order import CodedPacket, is_avi
 from temporal_attn.types import UserError, VideoError
 
@@ -119,6 +120,7 @@ class PacketSource:
         total = 0
         try:
             for packet in self.container.demux(self.stream):
+                beat()
                 if packet.size == 0 and packet.dts is None:
                     continue  # PyAV's mark for the end
                 pictures = "".join("IPBS"[code[0] >> 6] for code in _VOP.findall(packet)) if wants_pictures else ""
