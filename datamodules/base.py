@@ -173,10 +173,12 @@ class VideoDataModule(pl.LightningDataModule, ABC):
 
     def dataset(self, split: str) -> VideoDataset:
         """The dataset of a split under the class names and clip of now; the same object as long as they hold."""
+        records, views = self._records(split), self.clip.views if split in ("test", "predict") else ONE_VIEW
         if isinstance(self._open_video, FrameStore):
-            self._open_video.check_clip(self.clip_spec)
+            self._open_video.check_clip(self.clip_spec, views.num_clips)
+            self._open_video.check_records(records)
         dataset = VideoDataset(
-            self._records(split),
+            records,
             self.clip_spec,
             split == "train",
             self.reader,
@@ -184,7 +186,7 @@ class VideoDataModule(pl.LightningDataModule, ABC):
             self._open_video,
             len(self.class_names) if self._is_multi_label else None,
             self.augment.options.jitter,
-            self.clip.views if split in ("test", "predict") else ONE_VIEW,
+            views,
         )
         known = self._datasets.get(split)
         if known is not None and (known.records, known.clip) == (dataset.records, dataset.clip):
