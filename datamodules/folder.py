@@ -5,6 +5,8 @@ Three layouts are understood::
     root/<class>/<video>.mp4                  split here, by whole groups
     root/train|val|test/<class>/<video>.mp4   already split; without val, part of train validates
     root/<class>/<video>.mp4 and text files   lists of <class>/<video>.mp4, one a line, say the split
+
+A folder of images stands for a video file: ``root/<class>/<video>/00001.jpg``.
 """
 
 from __future__ import annotations
@@ -122,8 +124,9 @@ class FolderDataModule(VideoDataModule):
                 f"{self.root}: none of the videos in {self.lists[split]} is here; "
                 f"expected lines <class>/<video>, {self.files}"
             )
+        share = "" if split == "train" else f" with a {split}_fraction above 0"
         return (
-            f"{self.root}: no videos for {split}; expected <root>/<class>/<video> with a {split}_fraction above 0, "
+            f"{self.root}: no videos for {split}; expected <root>/<class>/<video>{share}, "
             f"<root>/{split}/<class>/<video>, or a {split}_list, {self.files}"
         )
 
@@ -140,7 +143,8 @@ def _split_folders(files: VideoFiles) -> tuple[str, ...]:
     Raises:
         UserError: Such folders stand beside others.
     """
-    parts = [PurePosixPath(name).parts for name in files.names]
+    folders = [PurePosixPath(name).parts for name in files.image_folders]
+    parts = [*(PurePosixPath(name).parts for name in files.names), *(path for path in folders if len(path) > 1)]
     splits = {path[0] for path in parts if len(path) > 2 and path[0] in _SPLITS}
     if splits:
         others = sorted({path[0] for path in parts} - splits)

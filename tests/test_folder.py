@@ -36,6 +36,29 @@ def test_one_folder_a_class(tmp_path):
     assert (data.account.found, data.account.listed) == (20, 20)
 
 
+def test_folders_of_images_are_videos(tmp_path):
+    images = (f"{c}/film{i}/{k:05d}.jpg" for c in "ab" for i in range(5) for k in range(3))
+    touch(tmp_path / "mixed", *(f"{c}/{i}.mp4" for c in "ab" for i in range(3)), *images, "a/cover.jpg", "b/x/1.avi")
+    touch(tmp_path / "mixed", "b/x/poster.png", "cover.jpg")
+    data = FolderDataModule(str(tmp_path / "mixed"))
+    assert data.class_names == ["a", "b"]
+    found = {id_ for split in ("train", "val", "test") for id_ in ids(data.dataset(split))}
+    names = ("0", "1", "2", *(f"film{i}" for i in range(5)))
+    assert found == {"b/x/1", *(f"{c}/{name}" for c in "ab" for name in names)}
+    touch(tmp_path / "split", *(f"{part}/{c}/film/1.jpg" for part in ("train", "test") for c in "ab"))
+    split = FolderDataModule(str(tmp_path / "split"))
+    assert ids(split.train_dataset) == {"train/a/film", "train/b/film"}
+    touch(tmp_path / "split", "extra/film/1.jpg")
+    with pytest.raises(UserError, match="extra beside the split folders test, train"):
+        FolderDataModule(str(tmp_path / "split")).setup("fit")
+
+
+def test_a_video_and_its_images_are_not_two(tmp_path):
+    root = touch(tmp_path, "a/1.mp4", "a/1/00001.jpg")
+    with pytest.raises(UserError, match=r"a.1: two videos differ in their suffix only.*folder of images"):
+        FolderDataModule(root).setup("fit")
+
+
 @pytest.mark.parametrize(
     ("pattern", "name"),
     [
@@ -117,7 +140,7 @@ def test_nothing_to_find(tmp_path):
     with pytest.raises(UserError, match="gone: no such folder"):
         FolderDataModule(str(tmp_path / "gone")).setup("fit")
     root = touch(tmp_path, "1.mp4", "a/notes.txt")
-    with pytest.raises(UserError, match=r"no videos for train; expected <root>/<class>/<video>"):
+    with pytest.raises(UserError, match=r"no videos for train; expected <root>/<class>/<video>, <root>/train/"):
         FolderDataModule(root).setup("fit")
     touch(tmp_path, "a/1.mp4", "a/2.mp4")
     data = FolderDataModule(root, test_fraction=0.0)

@@ -113,6 +113,17 @@ def test_some_frames_know_which_they_are(files, tmp_path):
         np.testing.assert_allclose(reader.pts, reader.frame_index / 25, atol=1e-6)
 
 
+def test_a_folder_of_images_is_stored_too(files, tmp_path):
+    folder = tmp_path / "film"
+    folder.mkdir()
+    for number, frame in enumerate(videos.numbered_frames(6)):
+        Image.fromarray(frame).save(folder / f"{number}.png")
+    result = fill_frame_store([*files[:1] * 20, folder], tmp_path / "store", EXACT, opener)
+    assert result.failed == {}
+    reader = FrameStore.open(tmp_path / "store").get(VideoRecord("v", str(folder), 0, "g"))
+    assert videos.read_numbers(reader.get_batch(range(6))) == [0, 1, 2, 3, 4, 5]
+
+
 @pytest.mark.parametrize(
     ("clip", "num_clips", "message"),
     [

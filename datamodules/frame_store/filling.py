@@ -305,12 +305,13 @@ def _estimate(sample: Sequence[str], rest: Sequence[str], settings: FrameSetting
     taken = sum(int(video.offsets[-1] - video.offsets[0]) for video in stored)
     if settings.max_frames is not None:
         return taken * len(rest) // max(len(stored), 1)
-    return taken * sum(map(_size_of, rest)) // max(sum(video.size for video in stored), 1)
+    return taken * sum(map(_size_of, rest)) // max(sum(_size_of(video.path) for video in stored), 1)
 
 
 def _size_of(path: str) -> int:
+    """Bytes of a file, or of all images of a folder; 0 where it cannot be told."""
     try:
-        return os.stat(path).st_size
+        return sum(entry.stat().st_size for entry in os.scandir(path)) if os.path.isdir(path) else os.stat(path).st_size
     except OSError:
         return 0
 

@@ -34,7 +34,7 @@ def read_path_list(path: Path, allow_outside: bool = False) -> list[Entry]:
 
 
 def list_folder(files: VideoFiles, split: str | None = None) -> list[Entry]:
-    """Videos that lie in a class folder of the root, or of one split's folder.
+    """Videos, files and folders of images, that lie in a class folder of the root, or of one split's folder.
 
     Args:
         files: What the scan found.
@@ -45,12 +45,15 @@ def list_folder(files: VideoFiles, split: str | None = None) -> list[Entry]:
     """
     depth = 0 if split is None else 1
     entries = []
-    for name in files.names:
+    for name in sorted([*files.names, *files.image_folders]):
         parts = PurePosixPath(name).parts
         if len(parts) > depth + 1 and (split is None or parts[0] == split):
             entries.append(Entry(name, parts[depth]))
     ids = Counter(entry.id for entry in entries)
     for entry in entries:
         if ids[entry.id] > 1:
-            raise UserError(f"{files.root / entry.id}: two videos differ in their suffix only; rename or remove one")
+            raise UserError(
+                f"{files.root / entry.id}: two videos differ in their suffix only; rename or remove one (a folder of "
+                "images is a video too)"
+            )
     return entries
