@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 
 from datamodules import FolderDataModule
+from datamodules.records import read_path_list
 from temporal_attn.types import UserError
 
 
@@ -95,9 +96,46 @@ def test_split_folders_without_validation(tmp_path):
     assert (len(data.train_dataset), len(data.val_dataset), len(data.test_dataset)) == (6, 4, 1)
 
 
-def test_classes_may_be_called_train_and_test(tmp_path):
+@pytest.mark.parametrize(
+    "names", [("Train", "Val", "Test"), ("training", "validation", "testing"), ("TRAIN", "valid", "test")]
+)
+def test_split_folders_have_many_names(tmp_path, names):
+    train, val, test = names
+    root = touch(tmp_path, f"{train}/a/1.mp4", f"{train}/b/1.mp4", f"{val}/a/2.mp4", f"{test}/b/3.mp4")
+    data = FolderDataModule(root)
+    assert data.class_names == ["a", "b"]
+    assert labels(data.train_dataset) == {(f"{train}/a/1", 0), (f"{train}/b/1", 1)}
+    assert (ids(data.val_dataset), ids(data.test_dataset)) == ({f"{val}/a/2"}, {f"{test}/b/3"})
+
+
+def test_two_folders_of_one_part_are_refused(tmp_path):
+    root = touch(tmp_path, "train/a/1.mp4", "val/a/1.mp4", "validation/a/1.mp4")
+    with pytest.raises(UserError, match="val and validation are both val; put them into one folder"):
+        FolderDataModule(root).setup("fit")
+
+
+def test_classes_that_look_like_parts_have_to_be_meant(tmp_path):
     root = touch(tmp_path, *(f"{c}/{i}.mp4" for c in ("train", "test") for i in range(4)))
-    assert FolderDataModule(root).class_names == ["test", "train"]
+    with pytest.raises(UserError, match=r"the only classes are test, train, .* classes: \[test, train\] if"):
+        FolderDataModule(root).setup("fit")
+    assert FolderDataModule(root, classes=["train", "test"]).class_names == ["train", "test"]
+    touch(tmp_path, *(f"bus/{i}.mp4" for i in range(4)))
+    assert FolderDataModule(root).class_names == ["bus", "test", "train"]
+
+
+def test_lists_of_split_folders(tmp_path):
+    root = touch(
+        tmp_path / "videos", *(f"{part}/{c}/{i}.mp4" for part in ("train", "Test") for c in "ab" for i in "01")
+    )
+    for part in ("train", "Test"):
+        lines = [f"{part}/{c}/{i}.mp4" for c in "ab" for i in "01"]
+        (tmp_path / f"{part}.txt").write_text("\n".join(lines))
+    lists = {"train_list": str(tmp_path / "train.txt"), "test_list": str(tmp_path / "Test.txt")}
+    data = FolderDataModule(root, **lists, val_fraction=0.0)
+    assert data.class_names == ["a", "b"]
+    assert labels(data.train_dataset) == {("train/a/0", 0), ("train/a/1", 0), ("train/b/0", 1), ("train/b/1", 1)}
+    (tmp_path / "train.txt").write_text("train/a/0.mp4\nb/1.mp4")  # one that is a class is a class
+    assert [entry.classes for entry in read_path_list(tmp_path / "train.txt")] == ["train", "b"]
 
 
 def test_split_folders_beside_others_are_refused(tmp_path):

@@ -16,6 +16,7 @@ from datamodules.kinetics import KineticsDataModule
 from datamodules.mmaction import MMActionDataModule
 from datamodules.readers import VIDEO_SUFFIXES
 from datamodules.records.lists import read_lines
+from datamodules.records.parts import part_in_name
 from datamodules.ssv2 import SSv2DataModule
 from datamodules.table import TableDataModule
 from datamodules.ucf101 import UCF101DataModule
@@ -95,9 +96,9 @@ def _part_lists(path: Path) -> dict[str, str]:
     """``train_list`` and so on, by the word in the name of the text file."""
     lists: dict[str, str] = {}
     for file in sorted(path.glob("*.txt")):
-        part = re.search("|".join(_PARTS), file.stem.casefold())
+        part = part_in_name(file.stem)
         if part is not None:
-            lists.setdefault(f"{part[0]}_list", str(file))
+            lists.setdefault(f"{part}_list", str(file))
     return lists
 
 

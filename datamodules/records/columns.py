@@ -10,11 +10,10 @@ from typing import Any
 
 from datamodules.records.catalogue import Entry
 from datamodules.records.lists import read_columns, relative_name, seconds, unrepeated
+from datamodules.records.parts import part_called
 from temporal_attn.types import UserError
 
 __all__ = ["TableColumns", "read_video_table"]
-
-_PART = {"train": "train", "val": "val", "valid": "val", "validation": "val", "dev": "val", "test": "test"}
 
 
 @dataclass(frozen=True)
@@ -103,7 +102,7 @@ def _classes(value: Any, separator: str | None) -> str | tuple[str, ...] | None:
 def _part(row: Mapping[str, Any], where: str, column: str) -> str:
     if column not in row:
         return "all"
-    part = _PART.get(_text(row, column).lower())
+    part = part_called(_text(row, column))
     if part is None:
         raise UserError(f"{where}: {column} is {row[column]!r}; it has to be train, val or test")
     return part
