@@ -62,8 +62,8 @@ class Manifest:
     """What training needs of a scan, in a few arrays, so that workers share it or copy it at no cost.
 
     Args:
-        rows: Path (absolute), size, time of modification, problem, reason and index of each file; of two rows of one
-            file the later holds.
+        rows: Path (absolute, without links), size, time of modification, problem, reason and index of each file; of two
+            rows of one file the later holds.
     """
 
     def __init__(self, rows: Iterable[tuple[str, int, int, Problem, str, bytes | None]]) -> None:
@@ -104,7 +104,7 @@ class Manifest:
             status = os.stat(path)
         except OSError:
             return None
-        key = _key(os.path.abspath(path), status.st_size, status.st_mtime_ns)
+        key = _key(os.path.realpath(path), status.st_size, status.st_mtime_ns)
         place = int(np.searchsorted(self._keys, np.uint64(key)))
         if place == len(self._keys) or int(self._keys[place]) != key:
             return None
@@ -125,12 +125,13 @@ def scan(
         timeout: Seconds that a file may take without getting any further.
 
     Returns:
-        One for each file, in the order given.
+        One for each path, in the order given.
 
     Raises:
         UserError: The folder cannot be written, or its files are damaged.
     """
-    wanted = list(dict.fromkeys(map(os.path.abspath, paths)))
+    real = {path: os.path.realpath(path) for path in map(os.path.abspath, paths)}  # a data set may be reached by links
+    wanted = list(dict.fromkeys(real.values()))
     found = {row.path: row for row in load_examinations(cache_dir)}
     waiting = [path for path in wanted if path not in found or not _holds(found[path])]
     with contextlib.closing(_examine_all(waiting, workers or _processors(), timeout)) as examined:
@@ -147,7 +148,7 @@ def scan(
             if unsaved:
                 _write(unsaved, cache_dir)
     _merge(cache_dir)
-    return [found[path] for path in wanted]
+    return [found[path] for path in real.values()]
 
 
 def load_examinations(cache_dir: str | Path) -> list[Examination]:

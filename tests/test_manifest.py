@@ -109,6 +109,15 @@ def test_a_known_file_is_not_examined_again(folder, cache, monkeypatch):
     assert [os.path.basename(row.path) for row in again] == ["good.mp4", "text.mp4"]
 
 
+def test_a_folder_that_is_reached_by_a_link_is_known(folder, cache, tmp_path, monkeypatch):
+    monkeypatch.setattr(manifest, "examine_safely", lambda *_: pytest.fail("examined again"))
+    (tmp_path / "link").symlink_to(folder)
+    through = tmp_path / "link" / "good.mp4"
+    assert Manifest.load(cache).get(through).index is not None
+    both = scan([through, folder / "good.mp4"], cache)
+    assert [row.frames for row in both] == [30, 30]
+
+
 def test_a_changed_file_is_examined_again(tmp_path):
     clip, cache = write_video(tmp_path / "clip.mp4", numbered_frames(6)), tmp_path / "cache"
     assert scan([clip], cache)[0].frames == 6

@@ -54,7 +54,7 @@ def read_lines(path: Path, expected: str) -> list[tuple[str, str]]:
     Raises:
         UserError: The file is missing, empty or no text.
     """
-    numbered = enumerate(_read_text(path).splitlines(), start=1)
+    numbered = enumerate(_read_text(path).split("\n"), start=1)  # names may hold what else Python counts as line ends
     lines = [(f"{path}, line {number}", line.strip()) for number, line in numbered if line.strip()]
     if not lines:
         raise UserError(f"{path}: empty; expected lines {expected}")

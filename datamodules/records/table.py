@@ -112,6 +112,11 @@ class RecordTable(Sequence[VideoRecord]):
         return not bool(np.isnan(self._start).all() and np.isnan(self._end).all())
 
     @property
+    def classes(self) -> set[int]:
+        """Indices of the classes that have a video."""
+        return set(np.unique(self._label.values).tolist())
+
+    @property
     def labels(self) -> list[Label]:
         """Their labels."""
         return [self._label_at(row) for row in range(len(self))]
