@@ -41,8 +41,11 @@ class VideoFiles:
         """Likewise of the folders of images, without those that hold video files as well."""
         self._by_key: dict[str, list[str]] = defaultdict(list)
         self._by_stem: dict[str, list[str]] = defaultdict(list)
+        self._num_images: dict[str, int] = {}
         for found in _walk(self.root, allow_outside):
-            (self.image_folders if found.is_frames else self.names).append(found.name)
+            (self.image_folders if found.images else self.names).append(found.name)
+            if found.images:
+                self._num_images[str(self.root / found.name)] = found.images
             self._by_key[_key(found.name)].append(found.name)
             self._by_stem[PurePosixPath(stem_of(found.name)).name].append(found.name)
         with_videos = {name.rpartition("/")[0] for name in self.names}
@@ -77,6 +80,10 @@ class VideoFiles:
         )
         return str(self.root / best)
 
+    def count_images(self, path: str) -> int:
+        """Images, of whatever kind, in a folder that `find` gave; 0 for a video file, and for what lies outside."""
+        return self._num_images.get(path, 0)
+
     def find_by_id(self, video_id: str, folder: str | None = None) -> str | None:
         """Path of the video of that name without its suffix, in whatever folder, None if there is none.
 
@@ -103,7 +110,7 @@ def scan_videos(root: Path, allow_outside: bool = False) -> list[str]:
     Raises:
         UserError: The folder does not exist or cannot be listed, or a link leads out of it.
     """
-    return sorted(found.name for found in _walk(root, allow_outside) if not found.is_frames)
+    return sorted(found.name for found in _walk(root, allow_outside) if not found.images)
 
 
 def expand_paths(paths: Sequence[str | Path]) -> list[str]:
@@ -177,8 +184,10 @@ def leaves_root(name: str) -> bool:
 
 
 class _Found(NamedTuple):
+    """A video file, or a folder of some images."""
+
     name: str
-    is_frames: bool
+    images: int
 
 
 def _walk(root: Path, allow_outside: bool) -> Iterator[_Found]:
@@ -189,7 +198,7 @@ def _walk(root: Path, allow_outside: bool) -> Iterator[_Found]:
     waiting: list[tuple[str, str, tuple[str, ...]]] = [(str(root), "", (top,))]
     while waiting:
         folder, inside, way = waiting.pop()
-        has_images = False
+        images = 0
         for entry in _listing(folder):
             if entry.name.startswith("."):
                 continue
@@ -204,11 +213,11 @@ def _walk(root: Path, allow_outside: bool) -> Iterator[_Found]:
                 if real not in way:  # otherwise a link back to where the walk came from
                     waiting.append((entry.path, f"{inside}{entry.name}/", (*way, real)))
             elif entry.name.lower().endswith(VIDEO_SUFFIXES):
-                yield _Found(f"{inside}{entry.name}", False)
+                yield _Found(f"{inside}{entry.name}", 0)
             else:
-                has_images = has_images or _is_image(entry.name)
-        if has_images and inside:
-            yield _Found(inside[:-1], True)
+                images += _is_image(entry.name)
+        if images and inside:
+            yield _Found(inside[:-1], images)
 
 
 def _listing(folder: str) -> list[os.DirEntry[str]]:

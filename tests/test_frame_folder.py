@@ -48,6 +48,32 @@ def test_images_come_in_the_order_in_which_people_count(folder, pixels):
                 reader.get_batch([wrong])
 
 
+def test_hidden_files_are_no_frames(folder, pixels):
+    for number in range(1, FRAMES + 1):
+        (folder / f"._img_{number}.png").write_bytes(b"\0\5\x16\7")
+    with open_reader(folder) as reader:
+        np.testing.assert_array_equal(reader.get_batch(range(FRAMES)), pixels)
+
+
+def test_one_kind_of_images_is_the_video(folder, pixels):
+    for kind in ("flow_x", "flow_y"):
+        for number in range(1, FRAMES + 1):
+            Image.fromarray(pixels[0, :, :, 0]).save(folder / f"{kind}_{number}.png")
+    with open_reader(folder) as reader:
+        np.testing.assert_array_equal(reader.get_batch(range(len(reader))), pixels)
+    for image in folder.glob("img_*"):
+        image.rename(folder / image.name.replace("img", "rgb"))
+    with pytest.raises(VideoError, match=r"several kinds: flow_x_# \(12\), flow_y_# \(12\), rgb_# \(12\); give each"):
+        open_reader(folder)
+
+
+def test_numbers_may_stand_anywhere_in_a_name(tmp_path, pixels):
+    for number, frame in enumerate(pixels):
+        Image.fromarray(frame).save(tmp_path / f"v2_2024-{number}-{30 - number} take{number % 3}.png")
+    with open_reader(tmp_path) as reader:
+        assert len(reader) == FRAMES
+
+
 def test_arrays_are_read_as_they_are(array, pixels):
     for reader in (open_reader(array), ArrayReader(pixels), ArrayReader(str(array))):
         with reader:

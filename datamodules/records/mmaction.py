@@ -60,7 +60,8 @@ def read_mmaction_list(
             raise UserError(f"{where}: expected '{form}', found {line!r}")
         names = tuple(_name(int(label), class_names, where) for label in match[3].split())
         name = relative_name(match[1], where, allow_outside)
-        located.append((where, Entry(name, names if multi_label else names[0])))
+        frames = int(match[2]) if match[2] else None
+        located.append((where, Entry(name, names if multi_label else names[0], frames=frames)))
     return unrepeated(located)
 
 
