@@ -17,7 +17,7 @@ from datamodules.readers import open_reader
 from datamodules.readers.index import VideoIndex
 from datamodules.readers.scan import scan_video
 from datamodules.sandbox import Incident, Sandbox
-from temporal_attn.types import VideoError
+from temporal_attn.types import UnavailableVideo, VideoError
 
 __all__ = ["Examination", "Problem", "examine", "examine_safely", "thumbnail_of"]
 
@@ -38,7 +38,7 @@ class Examination:
 
     Args:
         path: The file, absolute.
-        size: Bytes.
+        size: Bytes; 0 like `mtime_ns` where the file could not be had, which says nothing of what it holds.
         mtime_ns: Time of modification in nanoseconds.
         problem: What is wrong, see `Problem`.
         reason: The same in words.
@@ -94,6 +94,8 @@ def examine_safely(path: str, sandbox: Sandbox) -> Examination:
         problem: Problem = "hanging" if incident.kind == "hang" else "crashing"
         remedy = "; raise --timeout if the disk is slow or the machine busy" if problem == "hanging" else ""
         return Examination(*state, problem, incident.reason + remedy, digest=_digest_safely(path, sandbox))
+    except UnavailableVideo as error:  # whatever the file holds: what is said of no state of it is asked again
+        return Examination(path, 0, 0, "unreadable", error.reason)
     except VideoError as error:
         return Examination(*state, "unreadable", error.reason, digest=_digest_safely(path, sandbox))
     return found

@@ -32,7 +32,7 @@ from types import TracebackType
 from typing import Any, Literal
 
 from datamodules.heartbeat import heard_by
-from temporal_attn.types import UserError, VideoError
+from temporal_attn.types import UnavailableVideo, UserError, VideoError
 
 __all__ = ["Incident", "Sandbox", "is_available"]
 
@@ -112,7 +112,7 @@ class Sandbox:
         Raises:
             Incident: The call made no progress for too long, its process died, or it answered nonsense. The next call
                 has a new child.
-            VideoError: The child has not enough memory.
+            UnavailableVideo: The child has not enough memory.
             Exception: What the function raised.
         """
         child = self._ready()
@@ -131,7 +131,7 @@ class Sandbox:
         if not failure:
             return answer
         if isinstance(answer, MemoryError):
-            raise VideoError(path, "there is not enough memory to decode it")
+            raise UnavailableVideo(path, "there is not enough memory to decode it")
         raise answer from RuntimeError(f"in the decoding process:\n{failure}")
 
     def close(self) -> None:

@@ -18,6 +18,7 @@ __all__ = [
     "FailedVideo",
     "FrameFeatures",
     "ModelOutput",
+    "UnavailableVideo",
     "UserError",
     "VideoBatch",
     "VideoError",
@@ -45,6 +46,17 @@ class VideoError(Exception):
     def __reduce__(self) -> tuple[type[VideoError], tuple[str, str]]:
         """Survive the way from a loader worker to the main process."""
         return (VideoError, (self.path, self.reason))
+
+
+class UnavailableVideo(VideoError):
+    """A video that cannot be had just now, whatever it holds: its file is missing or locked, or memory is short.
+
+    It is no verdict on the content, so that nobody stores it.
+    """
+
+    def __reduce__(self) -> tuple[type[VideoError], tuple[str, str]]:
+        """As `VideoError`, and stay what it is."""
+        return (UnavailableVideo, (self.path, self.reason))
 
 
 @dataclass(frozen=True, slots=True)

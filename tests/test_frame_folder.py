@@ -11,7 +11,7 @@ from PIL import Image
 
 from datamodules.readers import ArrayReader, FrameFolderReader, Reader, choose_engine, open_reader
 from datamodules.readers.frame_folder import natural_order
-from temporal_attn.types import UserError, VideoError
+from temporal_attn.types import UnavailableVideo, UserError, VideoError
 
 FRAMES = 12
 
@@ -145,7 +145,7 @@ def test_natural_order_takes_any_names(names):
 
 
 def test_bad_folders(tmp_path, folder):
-    with pytest.raises(VideoError, match="does not exist"):
+    with pytest.raises(UnavailableVideo, match="does not exist"):
         FrameFolderReader(tmp_path / "missing")
     (tmp_path / "empty").mkdir()
     with pytest.raises(VideoError, match="without frames"):
@@ -182,7 +182,7 @@ def test_bad_arrays(tmp_path, content, reason):
 
 
 def test_bad_array_files(tmp_path, array):
-    with pytest.raises(VideoError, match="does not exist"):
+    with pytest.raises(UnavailableVideo, match="does not exist"):
         open_reader(tmp_path / "missing.npy")
     for path in (videos.write_text(tmp_path / "text.npy"), videos.write_empty(tmp_path / "empty.npy")):
         with pytest.raises(VideoError, match="not an array"):

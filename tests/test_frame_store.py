@@ -25,7 +25,7 @@ from datamodules.frame_store.shard import ShardWriter
 from datamodules.options import ClipOptions, LoaderOptions
 from datamodules.readers import open_reader
 from datamodules.records import RecordTable
-from temporal_attn.types import UserError, VideoError, VideoRecord
+from temporal_attn.types import UnavailableVideo, UserError, VideoError, VideoRecord
 
 EXACT = FrameSettings(32, "uint8")
 
@@ -122,6 +122,17 @@ def test_a_folder_of_images_is_stored_too(files, tmp_path):
     assert result.failed == {}
     reader = FrameStore.open(tmp_path / "store").get(VideoRecord("v", str(folder), 0, "g"))
     assert videos.read_numbers(reader.get_batch(range(6))) == [0, 1, 2, 3, 4, 5]
+
+
+@pytest.mark.parametrize(("error", "is_kept"), [(UnavailableVideo, False), (VideoError, True)])
+def test_passing_faults_are_not_stored(files, tmp_path, error, is_kept):
+    def fail(path, engine="auto", short_side=None):
+        raise error(path, "is wrong")
+
+    assert fill_frame_store(files[:1], tmp_path / "store", EXACT, lambda: fail).failed == {files[0]: "is wrong"}
+    again = fill_frame_store(files[:1], tmp_path / "store", EXACT, opener)
+    assert again.failed == ({files[0]: "is wrong"} if is_kept else {})
+    assert again.stored == (not is_kept)
 
 
 @pytest.mark.parametrize(

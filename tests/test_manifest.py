@@ -6,6 +6,7 @@ import shutil
 import struct
 from dataclasses import replace
 from types import SimpleNamespace
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -27,7 +28,8 @@ from datamodules.decoding import SafeOpener, SandboxedReader
 from datamodules.fingerprint import FINGERPRINT_BYTES, alike_pairs, fingerprint, frame_places
 from datamodules.manifest import Manifest, load_examinations, scan
 from datamodules.readers import VideoIndex
-from temporal_attn.types import UserError, VideoError
+from datamodules.sandbox import Sandbox
+from temporal_attn.types import UnavailableVideo, UserError, VideoError
 
 GENEROUS = 60.0
 
@@ -107,6 +109,16 @@ def test_a_known_file_is_not_examined_again(folder, cache, monkeypatch):
     monkeypatch.setattr(manifest, "examine_safely", lambda *_: pytest.fail("examined again"))
     again = scan([folder / "good.mp4", folder / "text.mp4", folder / "good.mp4"], cache)
     assert [os.path.basename(row.path) for row in again] == ["good.mp4", "text.mp4"]
+
+
+def test_what_cannot_be_had_just_now_is_tried_again(folder, tmp_path, monkeypatch):
+    path = str(folder / "good.mp4")
+    with monkeypatch.context() as patch:
+        patch.setattr(Sandbox, "call", mock.Mock(side_effect=UnavailableVideo(path, "Permission denied")))
+        (row,) = scan([path], tmp_path)
+        assert (row.problem, row.reason) == ("unreadable", "Permission denied")
+    assert Manifest.load(tmp_path).get(path) is None
+    assert scan([path], tmp_path)[0].problem == ""
 
 
 def test_a_folder_that_is_reached_by_a_link_is_known(folder, cache, tmp_path, monkeypatch):

@@ -20,7 +20,7 @@ from datamodules.heartbeat import heard_by
 from datamodules.readers import Reader, open_reader
 from datamodules.readers.scan import scan_video
 from datamodules.sandbox import Incident, Sandbox
-from temporal_attn.types import UserError, VideoError
+from temporal_attn.types import UnavailableVideo, UserError, VideoError
 
 GENEROUS = 60.0
 SHORT = 0.5
@@ -106,7 +106,7 @@ def test_exceptions_come_through(sandbox):
     assert "in fail" in str(raised.value.__cause__)  # where it was raised
     with pytest.raises(RuntimeError, match="cannot be pickled"):
         sandbox.call("x", sandboxed.fail, "odd")
-    with pytest.raises(VideoError, match=r"big\.mp4: there is not enough memory"):
+    with pytest.raises(UnavailableVideo, match=r"big\.mp4: there is not enough memory"):
         sandbox.call("big.mp4", sandboxed.fail, "memory")
     assert sandbox.call("x", sandboxed.process_id) == pid
     assert not sandbox.incidents

@@ -20,7 +20,7 @@ from datamodules.frame_store.settings import FrameSettings
 from datamodules.frame_store.shard import ShardWriter, StoredVideo, remove_abandoned
 from datamodules.frame_store.store import FrameStore
 from datamodules.sandbox import Incident
-from temporal_attn.types import UserError, VideoError
+from temporal_attn.types import UnavailableVideo, UserError, VideoError
 
 __all__ = ["Filling", "fill_frame_store"]
 
@@ -63,7 +63,8 @@ def fill_frame_store(
 
     What is stored already stays; an interrupted run goes on where it was. Several processes may fill one store at the
     same time. Videos that cannot be read are stored as such, with the reason, so that training need not try them;
-    those whose decoder hung or crashed are tried again by the next run.
+    those whose decoder hung or crashed, whose file could not be opened or for which memory did not suffice are tried
+    again by the next run.
 
     Args:
         paths: The files.
@@ -242,7 +243,7 @@ class _Worker:
         except VideoError as error:
             reason = error.reason
             self._take_back(writer, start)
-            if isinstance(error, Incident):  # a busy machine may be to blame
+            if isinstance(error, (Incident, UnavailableVideo)):  # a busy machine or a permission, and not the file
                 return reason
             video = replace(video, reason=reason)
         except BaseException:

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from datamodules.readers.base import BaseReader, scaled_size
 from datamodules.readers.scaling import FrameScaler
-from temporal_attn.types import UserError, VideoError
+from temporal_attn.types import UnavailableVideo, UserError, VideoError
 
 __all__ = ["IMAGE_SUFFIXES", "FrameFolderReader", "image_names", "natural_order"]
 
@@ -78,6 +78,8 @@ class FrameFolderReader(BaseReader):
             with Image.open(os.path.join(self.path, name)) as image:
                 return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
         except (OSError, UnidentifiedImageError, SyntaxError, ValueError) as error:
+            if isinstance(error, OSError) and error.errno is not None:  # of the disk; Pillow's own have no number
+                raise UnavailableVideo(self.path, f"{name}: {error.strerror}") from error
             raise VideoError(self.path, f"{name} is no readable image ({error})") from error
 
 
@@ -92,7 +94,7 @@ def image_names(path: str) -> list[str]:
         names = [name for name in listed if name.lower().endswith(IMAGE_SUFFIXES)]
     except OSError as error:
         missing = isinstance(error, FileNotFoundError)
-        raise VideoError(path, "the folder does not exist" if missing else str(error.strerror)) from error
+        raise UnavailableVideo(path, "the folder does not exist" if missing else str(error.strerror)) from error
     if not names:
         raise VideoError(path, f"a folder without frames: none of its files ends in {' '.join(IMAGE_SUFFIXES)}")
     return natural_order(_of_one_kind(names, path))

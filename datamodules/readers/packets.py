@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Protocol, cast
 
 from datamodules.heartbeat import beat
 from datamodules.readers.index import VideoIndex
-from temporal_attn.types import VideoError
+from temporal_attn.types import UnavailableVideo, VideoError
 
 if TYPE_CHECKING:
     import av
@@ -63,7 +63,7 @@ class StoredPackets:
         try:
             self._file = BufferedReader(FileIO(path), _BUFFER_BYTES)
         except OSError as error:
-            raise VideoError(path, error.strerror or str(error)) from error
+            raise UnavailableVideo(path, error.strerror or str(error)) from error
         self.context.thread_count = 1
         self.context.codec_tag = index.codec_tag
         self.context.extradata = index.extradata or None
