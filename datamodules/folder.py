@@ -12,6 +12,7 @@ A folder of images stands for a video file: ``root/<class>/<video>/00001.jpg``.
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Sequence
 from functools import cached_property
@@ -28,6 +29,9 @@ from temporal_attn.types import UserError
 __all__ = ["FolderDataModule"]
 
 _SPLITS = ("train", "val", "test")
+_NUMBERED_GROUPS = r"(.+_g\d+)_"
+
+_log = logging.getLogger(__name__)
 
 
 class FolderDataModule(VideoDataModule):
@@ -43,10 +47,11 @@ class FolderDataModule(VideoDataModule):
         test_fraction: Share of each class's groups for the test, likewise.
         folds: Number of folds of a cross-validation over all groups, in the place of `test_fraction`; None for none.
         fold: The fold that tests, from 1.
-        group_pattern: Regular expression that finds the group in a file name: its first parenthesis, or all of it.
-            Videos of one group come from one source, such as a person, and stay in one part whatever their classes;
-            a name without a match is a group of its own. The default knows UCF101's and its relatives' names, whose
-            groups are numbered within their class.
+        group_pattern: Regular expression that finds the group in a file name, or else in the path below the root, such
+            as ``<class>/<person>/<video>``: its first parenthesis, or all of it. Videos of one group come from one
+            source, such as a person, and stay in one part whatever their classes; without a match a video is a group
+            of its own. The default knows UCF101's and its relatives' file names, whose groups are numbered within
+            their class, and looks at nothing else.
         allow_outside: Whether lists and links may lead out of the root.
         clip, augment, loader, reader, seed, cache_dir, predict_paths: As in `VideoDataModule`.
 
@@ -70,7 +75,7 @@ class FolderDataModule(VideoDataModule):
         test_fraction: float = 0.2,
         folds: int | None = None,
         fold: int = 1,
-        group_pattern: str = r"(.+_g\d+)_",
+        group_pattern: str = _NUMBERED_GROUPS,
         allow_outside: bool = False,
         clip: ClipOptions = ClipOptions(),
         augment: AugmentOptions = AugmentOptions(),
@@ -115,6 +120,7 @@ class FolderDataModule(VideoDataModule):
             names = ", ".join(split_folders.values())
             raise UserError(f"{self.root}: folds is given, but the folders {names} say what tests")
         parts = {part: [self._grouped(entry) for entry in entries] for part, entries in parts.items()}
+        self._report_groups([entry for entries in parts.values() for entry in entries])
         folders = [files.root / folder for folder in split_folders.values()] or [files.root]
         listed = {name for entries in parts.values() for entry in entries for name in entry.class_tuple}
         if listed and self.classes is None and all(map(part_called, listed)):
@@ -141,9 +147,20 @@ class FolderDataModule(VideoDataModule):
 
     def _grouped(self, entry: Entry) -> Entry:
         match = self._group_pattern.search(PurePosixPath(entry.id).name)
+        if match is None and self._group_pattern.pattern != _NUMBERED_GROUPS:
+            match = self._group_pattern.search(entry.id)
         if match is None:
             return entry
         return entry._replace(group=match[1] if self._group_pattern.groups else match[0])
+
+    def _report_groups(self, entries: Sequence[Entry]) -> None:
+        """Say that a pattern of the user's own finds no group: parts would share people without anybody noticing."""
+        is_default = self._group_pattern.pattern == _NUMBERED_GROUPS
+        if entries and not is_default and all(entry.group is None for entry in entries):
+            pattern, count, example = self._group_pattern.pattern, len(entries), entries[0].id
+            _log.warning(
+                "group_pattern %r matches none of %d videos, e.g. %s: each is a group", pattern, count, example
+            )
 
 
 def _split_folders(files: VideoFiles) -> dict[str, str]:

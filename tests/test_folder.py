@@ -79,6 +79,32 @@ def test_groups_stay_whole(tmp_path, pattern, name):
     assert len(set().union(*groups)) == 5 * classes
 
 
+@pytest.mark.parametrize("pattern", [r"p\d+", r"/(p\d+)/"])
+def test_groups_may_be_folders(tmp_path, pattern, caplog):
+    root = touch(tmp_path, *(f"{c}/p{person}/v{i}.mp4" for c in "ab" for person in range(5) for i in range(3)))
+    data = FolderDataModule(root, group_pattern=pattern)
+    groups = [set(records.groups) for records in data.catalogue.records.values()]
+    assert set().union(*groups) == {f"p{person}" for person in range(5)}
+    assert sum(map(len, groups)) == 5
+    assert "group_pattern" not in caplog.text
+
+
+def test_a_file_name_says_the_group_before_its_folders_do(tmp_path):
+    root = touch(tmp_path, "a/p1/v_p7.mp4", "a/p1/w.mp4")
+    data = FolderDataModule(root, group_pattern=r"p\d+", val_fraction=0.0, test_fraction=0.0)
+    assert sorted(data.train_dataset.records.groups) == ["p1", "p7"]
+    plain = FolderDataModule(touch(tmp_path / "x", "a_g1_b/1.mp4", "a_g1_b/2.mp4"), val_fraction=0.0, test_fraction=0.0)
+    assert sorted(plain.train_dataset.records.groups) == ["a_g1_b/1", "a_g1_b/2"]  # the default looks at file names
+
+
+def test_a_pattern_that_finds_no_group_is_said(tmp_path, caplog):
+    root = touch(tmp_path, *(f"{c}/{i}.mp4" for c in "ab" for i in range(4)))
+    FolderDataModule(root).setup("fit")
+    assert "group_pattern" not in caplog.text
+    FolderDataModule(root, group_pattern=r"person\d+").setup("fit")
+    assert "group_pattern 'person\\\\d+' matches none of 8 videos, e.g. a/0: each is a group" in caplog.text
+
+
 def test_split_folders(tmp_path):
     root = touch(tmp_path, "train/a/1.mp4", "train/b/1.webm", "val/b/1.mov", "test/a/1.mkv", "test/c/1.mp4")
     data = FolderDataModule(root)
