@@ -312,6 +312,8 @@ def _each_view(item: ClipItem) -> list[ClipItem]:
 
 def _own_frames(video: Reader, record: VideoRecord) -> slice:
     """The frames that belong to the record."""
+    if record.start is None and record.end is None:
+        return slice(0, len(video.pts))
     own = segment_frames(video.pts, video.fps, record.start, record.end)
     if own.stop <= own.start:
         length = f"the video, counted from its first frame, ends at second {video.pts[-1] - video.pts[0]:.3f}"
