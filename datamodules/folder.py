@@ -111,7 +111,7 @@ class FolderDataModule(VideoDataModule):
         files = self.files
         split_folders = {} if self.lists else _split_folders(files)
         if self.lists:
-            parts = {split: read_path_list(path, self.allow_outside) for split, path in self.lists.items()}
+            parts = {split: read_path_list(path, self.allow_outside, self.root) for split, path in self.lists.items()}
         elif split_folders:
             parts = {part: list_folder(files, folder) for part, folder in split_folders.items()}
         else:

@@ -103,7 +103,7 @@ class MMActionDataModule(VideoDataModule):
         """The lists, resolved on disk."""
         names = None if self.label_map is None else read_label_map(self.label_map)
         parts = {
-            split: read_mmaction_list(path, names, self.frame_folders, self.multi_label, self.allow_outside)
+            split: read_mmaction_list(path, names, self.frame_folders, self.multi_label, self.allow_outside, self.root)
             for split, path in self.lists.items()
         }
         self._compare_lengths([entry for entries in parts.values() for entry in entries])

@@ -122,7 +122,7 @@ class TableDataModule(VideoDataModule):
         )
 
     def _read(self, path: Path) -> dict[str, list[Entry]]:
-        return read_video_table(path, self.columns, self.label_separator, self.delimiter, self.allow_outside)
+        return read_video_table(path, self.columns, self.label_separator, self.delimiter, self.allow_outside, self.root)
 
 
 def _only_part(parts: dict[str, list[Entry]], path: Path, columns: TableColumns) -> list[Entry]:

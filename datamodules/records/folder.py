@@ -14,7 +14,7 @@ from temporal_attn.types import UserError
 __all__ = ["list_folder", "read_path_list"]
 
 
-def read_path_list(path: Path, allow_outside: bool = False) -> list[Entry]:
+def read_path_list(path: Path, allow_outside: bool = False, root: str | Path | None = None) -> list[Entry]:
     """Videos of a plain list.
 
     Args:
@@ -22,13 +22,14 @@ def read_path_list(path: Path, allow_outside: bool = False) -> list[Entry]:
             folder in front of the class that says the part, such as ``train/<class>/<video>``, is no class, if all
             lines have one.
         allow_outside: Whether lines may lead out of the videos' folder.
+        root: The videos' folder, below which absolute paths are understood.
 
     Raises:
         UserError: The file is missing; or a line has another form, points outside the root or appears twice.
     """
     names = []
     for where, line in read_lines(path, "'<class>/<video>'"):
-        name = PurePosixPath(relative_name(line, where, allow_outside))
+        name = PurePosixPath(relative_name(line, where, allow_outside, root))
         if len(name.parts) < 2:
             raise UserError(f"{where}: expected '<class>/<video>', found {line!r}")
         names.append((where, name))
