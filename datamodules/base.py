@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader
 
 from datamodules.dataset import VideoDataset, collate_clips
 from datamodules.decoding import SafeOpener
-from datamodules.exclusion import read_exclusions
+from datamodules.exclusion import without_excluded
 from datamodules.files import expand_paths
 from datamodules.frame_store import FrameStore
 from datamodules.manifest import Manifest
@@ -108,7 +108,9 @@ class VideoDataModule(pl.LightningDataModule, ABC):
     @cached_property
     def catalogue(self) -> Catalogue:
         """The data set as it lies on disk, scanned once, without the videos that are excluded."""
-        catalogue = self._without_excluded(self.find_videos())
+        catalogue = self.find_videos()
+        if self.loader.exclude is not None:
+            catalogue = without_excluded(catalogue, self.loader.exclude)
         if not any(catalogue.records.values()):
             raise UserError(self.explain_missing("train"))
         groups = {split: set(records.groups) for split, records in catalogue.records.items()}
@@ -142,7 +144,7 @@ class VideoDataModule(pl.LightningDataModule, ABC):
         account = self._own_account(split)
         if split == "predict" or model_names is None:
             return account
-        present = _classes_in(self._records(split))
+        present = self._records(split).classes
         empty = tuple(name for label, name in enumerate(model_names) if label not in present)
         return replace(account, num_classes=len(model_names), empty_classes=empty)
 
@@ -173,10 +175,12 @@ class VideoDataModule(pl.LightningDataModule, ABC):
 
     def dataset(self, split: str) -> VideoDataset:
         """The dataset of a split under the class names and clip of now; the same object as long as they hold."""
+        records, views = self._records(split), self.clip.views if split in ("test", "predict") else ONE_VIEW
         if isinstance(self._open_video, FrameStore):
-            self._open_video.check_clip(self.clip_spec)
+            self._open_video.check_clip(self.clip_spec, views.num_clips)
+            self._open_video.check_records(records)
         dataset = VideoDataset(
-            self._records(split),
+            records,
             self.clip_spec,
             split == "train",
             self.reader,
@@ -184,7 +188,7 @@ class VideoDataModule(pl.LightningDataModule, ABC):
             self._open_video,
             len(self.class_names) if self._is_multi_label else None,
             self.augment.options.jitter,
-            self.clip.views if split in ("test", "predict") else ONE_VIEW,
+            views,
         )
         known = self._datasets.get(split)
         if known is not None and (known.records, known.clip) == (dataset.records, dataset.clip):
@@ -293,15 +297,6 @@ class VideoDataModule(pl.LightningDataModule, ABC):
             return False
         return any(isinstance(label, tuple) for records in self.catalogue.records.values() for label in records.labels)
 
-    def _without_excluded(self, catalogue: Catalogue) -> Catalogue:
-        if self.loader.exclude is None:
-            return catalogue
-        excluded = read_exclusions(self.loader.exclude)
-        kept = {split: excluded.filter(records) for split, records in catalogue.records.items()}
-        count = sum(map(len, catalogue.records.values())) - sum(map(len, kept.values()))
-        _log.warning("%s: %d videos of the data set are left out", self.loader.exclude, count)
-        return replace(catalogue, records=kept)
-
     @cached_property
     def _predict_records(self) -> RecordTable:
         if not self.predict_paths:
@@ -338,7 +333,7 @@ class VideoDataModule(pl.LightningDataModule, ABC):
         changed = [f"{key} {value} instead of {own[key]}" for key, value in dataset.clip.items() if value != own[key]]
         if changed:
             _log.info("%s: clips are cut as the model was trained: %s", split, ", ".join(changed))
-        present = _classes_in(dataset.records)
+        present = dataset.records.classes
         absent = [name for label, name in enumerate(self._model_class_names() or ()) if label not in present]
         if split != "predict" and absent:
             _log.warning("%s: %d classes of the model have no clips: %s", split, len(absent), ", ".join(absent))
@@ -387,8 +382,3 @@ class VideoDataModule(pl.LightningDataModule, ABC):
             return 0
         progress: Any = self.trainer.fit_loop.epoch_loop.batch_progress.current
         return int(progress.processed)
-
-
-def _classes_in(records: RecordTable) -> set[int]:
-    labels = (label for label in records.labels if label is not None)
-    return {index for label in labels for index in (label if isinstance(label, tuple) else (label,))}

@@ -19,9 +19,10 @@ from torch.utils.data import Dataset
 
 from datamodules.decoding import VideoOpener
 from datamodules.frames import Indices, Mask, Seconds, clip_indices, lagged_indices
-from datamodules.readers import open_reader
+from datamodules.readers import Reader, open_reader
 from datamodules.records import RecordTable
 from datamodules.samplers import Visit
+from datamodules.segments import segment_frames
 from datamodules.views import ONE_VIEW, Views, crop_size, crop_views
 from temporal_attn.types import ClipSpec, FailedVideo, VideoBatch, VideoError, VideoRecord
 
@@ -112,7 +113,7 @@ class DecodedClips:
     def __call__(self, record: VideoRecord, rng: np.random.Generator) -> dict[str, Tensor]:
         """Frames and their mask, pts and frame_index; of several views with a leading dimension V."""
         with self.open_video(record.path, self.reader, self.clip["resize"]) as video:
-            own = _frames_between(video.pts, record)
+            own = _own_frames(video, record)
             indices, mask = self._sample(video.pts[own], rng)
             together = [indices]
             if lag := self.clip.get("lag", 0.0):
@@ -231,7 +232,8 @@ class VideoDataset(Dataset[ClipItem | FailedVideo]):
 
         Both depend on the video's id and not on its position, so that other videos beside it change nothing.
         """
-        rng = np.random.default_rng((self.seed, epoch, zlib.crc32(record.id.encode()), copy))
+        name = record.id.encode("utf-8", "surrogatepass")  # file names may hold bytes that are no UTF-8
+        rng = np.random.default_rng((self.seed, epoch, zlib.crc32(name), copy))
         return rng, int(rng.integers(2**63))
 
 
@@ -308,13 +310,15 @@ def _each_view(item: ClipItem) -> list[ClipItem]:
     ]
 
 
-def _frames_between(pts: Seconds, record: VideoRecord) -> slice:
+def _own_frames(video: Reader, record: VideoRecord) -> slice:
     """The frames that belong to the record."""
-    first = 0 if record.start is None else int(np.searchsorted(pts, record.start, side="left"))
-    stop = len(pts) if record.end is None else int(np.searchsorted(pts, record.end, side="right"))
-    if stop <= first:
-        raise VideoError(record.path, f"no frame between second {record.start} and second {record.end}")
-    return slice(first, stop)
+    if record.start is None and record.end is None:
+        return slice(0, len(video.pts))
+    own = segment_frames(video.pts, video.fps, record.start, record.end)
+    if own.stop <= own.start:
+        length = f"the video, counted from its first frame, ends at second {video.pts[-1] - video.pts[0]:.3f}"
+        raise VideoError(record.path, f"no frame between second {record.start} and second {record.end}: {length}")
+    return own
 
 
 def _centre_crop(frames: Tensor, height: int, width: int) -> Tensor:

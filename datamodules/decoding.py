@@ -35,12 +35,13 @@ class SafeOpener:
     """Opens a video the way that is safe for it.
 
     A file that the manifest knows as good is read in this process, with its stored index; one that it knows as bad
-    fails at once. All others are read in a child process, which is killed when it takes too long.
+    fails at once. All others are read in a child process, which is killed when it gets no further. So are files on
+    which the scan's decoder hung or crashed: a busy machine may have done that. Without a child they fail at once.
 
     Args:
         sandbox: Whether to use the child: ``auto`` for files that the manifest does not know, True for all, False for
             none.
-        timeout: Seconds that opening a file, or reading a clip, may take in the child.
+        timeout: Seconds that opening a file, or reading a clip, may take in the child without getting any further.
         manifest: What a scan found, None without one.
 
     Raises:
@@ -62,7 +63,7 @@ class SafeOpener:
             VideoError: It cannot be read, or a scan found so.
         """
         entry = None if self.manifest is None else self.manifest.get(path)
-        if entry is not None and entry.index is None:
+        if entry is not None and entry.index is None and not (entry.is_incident and self._sandbox):
             raise VideoError(path, f"{entry.reason} (as the manifest says)")
         index = None if entry is None else load_index(entry.index)
         if self._sandbox is not None and (index is None or not self._trusts_manifest):

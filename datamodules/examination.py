@@ -12,11 +12,12 @@ import numpy as np
 import numpy.typing as npt
 
 from datamodules.fingerprint import fingerprint, frame_places
+from datamodules.heartbeat import beat
 from datamodules.readers import open_reader
 from datamodules.readers.index import VideoIndex
 from datamodules.readers.scan import scan_video
 from datamodules.sandbox import Incident, Sandbox
-from temporal_attn.types import VideoError
+from temporal_attn.types import UnavailableVideo, VideoError
 
 __all__ = ["Examination", "Problem", "examine", "examine_safely", "thumbnail_of"]
 
@@ -37,7 +38,7 @@ class Examination:
 
     Args:
         path: The file, absolute.
-        size: Bytes.
+        size: Bytes; 0 like `mtime_ns` where the file could not be had, which says nothing of what it holds.
         mtime_ns: Time of modification in nanoseconds.
         problem: What is wrong, see `Problem`.
         reason: The same in words.
@@ -78,7 +79,8 @@ def examine_safely(path: str, sandbox: Sandbox) -> Examination:
 
     Args:
         path: The file.
-        sandbox: Where it is decoded; its time limit is the file's.
+        sandbox: Where it is decoded. A file that gets no further within its time limit hangs; a long one may take
+            as long as it likes.
     """
     path = os.path.abspath(path)
     try:
@@ -90,7 +92,10 @@ def examine_safely(path: str, sandbox: Sandbox) -> Examination:
         found: Examination = sandbox.call(path, examine, *state)
     except Incident as incident:
         problem: Problem = "hanging" if incident.kind == "hang" else "crashing"
-        return Examination(*state, problem, incident.reason, digest=_digest_safely(path, sandbox))
+        remedy = "; raise --timeout if the disk is slow or the machine busy" if problem == "hanging" else ""
+        return Examination(*state, problem, incident.reason + remedy, digest=_digest_safely(path, sandbox))
+    except UnavailableVideo as error:  # whatever the file holds: what is said of no state of it is asked again
+        return Examination(path, 0, 0, "unreadable", error.reason)
     except VideoError as error:
         return Examination(*state, "unreadable", error.reason, digest=_digest_safely(path, sandbox))
     return found
@@ -167,6 +172,7 @@ def _digest(path: str) -> bytes:
     try:
         with open(path, "rb") as file:
             while block := file.read(_BLOCK):
+                beat()
                 digest.update(block)
     except OSError:
         return b""

@@ -6,7 +6,7 @@ import glob
 import os
 import unicodedata
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
@@ -21,7 +21,8 @@ _IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
 class VideoFiles:
     """The videos below a folder, found by one scan that asks the disk for names only.
 
-    A folder of images counts as a video when somebody asks for it by name.
+    A folder of images is a video too. One that holds video files beside its images, such as a class folder with a
+    picture of each, counts as one only when somebody asks for it by name.
 
     Args:
         root: The folder.
@@ -37,15 +38,19 @@ class VideoFiles:
         self.names: list[str] = []
         """Sorted paths of the video files, relative to the root, ``/`` between folders."""
         self.image_folders: list[str] = []
-        """Likewise of the folders of images."""
+        """Likewise of the folders of images, without those that hold video files as well."""
         self._by_key: dict[str, list[str]] = defaultdict(list)
         self._by_stem: dict[str, list[str]] = defaultdict(list)
+        self._num_images: dict[str, int] = {}
         for found in _walk(self.root, allow_outside):
-            (self.image_folders if found.is_frames else self.names).append(found.name)
+            (self.image_folders if found.images else self.names).append(found.name)
+            if found.images:
+                self._num_images[str(self.root / found.name)] = found.images
             self._by_key[_key(found.name)].append(found.name)
             self._by_stem[PurePosixPath(stem_of(found.name)).name].append(found.name)
+        with_videos = {name.rpartition("/")[0] for name in self.names}
         self.names.sort()
-        self.image_folders.sort()
+        self.image_folders = sorted(set(self.image_folders) - with_videos)
 
     def __str__(self) -> str:
         """What was found, for messages that say what was expected instead."""
@@ -75,6 +80,10 @@ class VideoFiles:
         )
         return str(self.root / best)
 
+    def count_images(self, path: str) -> int:
+        """Images, of whatever kind, in a folder that `find` gave; 0 for a video file, and for what lies outside."""
+        return self._num_images.get(path, 0)
+
     def find_by_id(self, video_id: str, folder: str | None = None) -> str | None:
         """Path of the video of that name without its suffix, in whatever folder, None if there is none.
 
@@ -101,15 +110,15 @@ def scan_videos(root: Path, allow_outside: bool = False) -> list[str]:
     Raises:
         UserError: The folder does not exist or cannot be listed, or a link leads out of it.
     """
-    return sorted(found.name for found in _walk(root, allow_outside) if not found.is_frames)
+    return sorted(found.name for found in _walk(root, allow_outside) if not found.images)
 
 
 def expand_paths(paths: Sequence[str | Path]) -> list[str]:
     """Files that a user's words stand for.
 
     Args:
-        paths: Files (of any suffix), folders (all videos below, links followed) and glob patterns (``**`` crosses
-            folders).
+        paths: Files (of any suffix), folders (all videos below, links followed; folders of images are videos) and glob
+            patterns (``**`` crosses folders).
 
     Returns:
         Each file once, in the order given. A plain name that does not exist stays: reading it will say so.
@@ -122,18 +131,45 @@ def expand_paths(paths: Sequence[str | Path]) -> list[str]:
     found: dict[str, None] = {}
     for path in map(str, paths):
         if os.path.isdir(path):
-            files = [(Path(path) / name).as_posix() for name in scan_videos(Path(path), allow_outside=True)]
+            files = _videos_of(Path(path))
             if not files:
-                raise UserError(f"{path}: holds no video; known suffixes are {' '.join(VIDEO_SUFFIXES)}")
+                raise UserError(
+                    f"{path}: holds no video; known suffixes are {' '.join(VIDEO_SUFFIXES)}, and those of images in a "
+                    f"folder of frames {' '.join(_IMAGE_SUFFIXES)}"
+                )
         elif glob.has_magic(path) and not os.path.exists(path):
             matches = sorted(glob.glob(path, recursive=True))
-            files = [Path(match).as_posix() for match in matches if os.path.isfile(match)]
+            folders = {match for match in matches if os.path.isdir(match) and _holds_frames(match)}
+            files = [Path(match).as_posix() for match in matches if match in folders or _is_video_of(match, folders)]
             if not files:
                 raise UserError(f"{path}: the pattern fits no file; check it, and quote it for the shell")
         else:
             files = [Path(path).as_posix()]
         found.update(dict.fromkeys(files))
     return list(found)
+
+
+def _videos_of(folder: Path) -> list[str]:
+    """Videos below a folder; the folder itself where it holds images and no video lies below."""
+    inside = VideoFiles(folder, allow_outside=True)
+    if names := sorted([*inside.names, *inside.image_folders]):
+        return [(folder / name).as_posix() for name in names]
+    return [folder.as_posix()] if _holds_frames(str(folder)) else []
+
+
+def _holds_frames(folder: str) -> bool:
+    """Whether images lie in a folder, and no video beside them."""
+    names = [entry.name.lower() for entry in _listing(folder) if not entry.name.startswith(".")]
+    return any(map(_is_image, names)) and not any(name.endswith(VIDEO_SUFFIXES) for name in names)
+
+
+def _is_image(name: str) -> bool:
+    return name.lower().endswith(_IMAGE_SUFFIXES)
+
+
+def _is_video_of(match: str, folders: Container[str]) -> bool:
+    """Whether what a pattern fits is a file of its own, and not an image of a folder that it fits too."""
+    return os.path.isfile(match) and not (_is_image(match) and os.path.dirname(match) in folders)
 
 
 def stem_of(name: str) -> str:
@@ -148,8 +184,10 @@ def leaves_root(name: str) -> bool:
 
 
 class _Found(NamedTuple):
+    """A video file, or a folder of some images."""
+
     name: str
-    is_frames: bool
+    images: int
 
 
 def _walk(root: Path, allow_outside: bool) -> Iterator[_Found]:
@@ -160,7 +198,7 @@ def _walk(root: Path, allow_outside: bool) -> Iterator[_Found]:
     waiting: list[tuple[str, str, tuple[str, ...]]] = [(str(root), "", (top,))]
     while waiting:
         folder, inside, way = waiting.pop()
-        has_images = False
+        images = 0
         for entry in _listing(folder):
             if entry.name.startswith("."):
                 continue
@@ -175,11 +213,11 @@ def _walk(root: Path, allow_outside: bool) -> Iterator[_Found]:
                 if real not in way:  # otherwise a link back to where the walk came from
                     waiting.append((entry.path, f"{inside}{entry.name}/", (*way, real)))
             elif entry.name.lower().endswith(VIDEO_SUFFIXES):
-                yield _Found(f"{inside}{entry.name}", False)
+                yield _Found(f"{inside}{entry.name}", 0)
             else:
-                has_images = has_images or entry.name.lower().endswith(_IMAGE_SUFFIXES)
-        if has_images and inside:
-            yield _Found(inside[:-1], True)
+                images += _is_image(entry.name)
+        if images and inside:
+            yield _Found(inside[:-1], images)
 
 
 def _listing(folder: str) -> list[os.DirEntry[str]]:

@@ -1,8 +1,8 @@
 """What a scan of a data set found, file by file: training trusts it instead of what headers say.
 
-The scan decodes every file once, several at a time, each in a process that is killed after a time limit. Its results
-lie as Parquet in a cache folder. They belong to a file's path, size and time of modification, so that a file that
-changes is scanned anew, and an interrupted scan goes on where it was.
+The scan decodes every file once, several at a time, each in a process that is killed when it gets no further. Its
+results lie as Parquet in a cache folder. They belong to a file's path, size and time of modification, so that a file
+that changes is scanned anew, and an interrupted scan goes on where it was.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _FOLDER = "manifest-1"
 _PART_FILES = 500
 _PART_SECONDS = 60.0
 _INCIDENTS = ("hanging", "crashing")
-"""Problems that a busy machine may make: such files are tried again by the next scan."""
+"""Problems that a busy machine may make: the next scan tries such files again, and so does training, in a process."""
 
 
 @dataclass(frozen=True)
@@ -52,13 +52,18 @@ class ManifestEntry:
     reason: str
     index: bytes | None
 
+    @property
+    def is_incident(self) -> bool:
+        """Whether a busy machine may be to blame, so that trying again may end otherwise."""
+        return self.problem in _INCIDENTS
+
 
 class Manifest:
     """What training needs of a scan, in a few arrays, so that workers share it or copy it at no cost.
 
     Args:
-        rows: Path (absolute), size, time of modification, problem, reason and index of each file; of two rows of one
-            file the later holds.
+        rows: Path (absolute, without links), size, time of modification, problem, reason and index of each file; of two
+            rows of one file the later holds.
     """
 
     def __init__(self, rows: Iterable[tuple[str, int, int, Problem, str, bytes | None]]) -> None:
@@ -99,7 +104,7 @@ class Manifest:
             status = os.stat(path)
         except OSError:
             return None
-        key = _key(os.path.abspath(path), status.st_size, status.st_mtime_ns)
+        key = _key(os.path.realpath(path), status.st_size, status.st_mtime_ns)
         place = int(np.searchsorted(self._keys, np.uint64(key)))
         if place == len(self._keys) or int(self._keys[place]) != key:
             return None
@@ -117,15 +122,16 @@ def scan(
         paths: The files. Those that the cache folder knows in their present state are not examined again.
         cache_dir: Folder for the manifest.
         workers: Files that are examined at a time; None for one a processor.
-        timeout: Seconds that a file may take.
+        timeout: Seconds that a file may take without getting any further.
 
     Returns:
-        One for each file, in the order given.
+        One for each path, in the order given.
 
     Raises:
         UserError: The folder cannot be written, or its files are damaged.
     """
-    wanted = list(dict.fromkeys(map(os.path.abspath, paths)))
+    real = {path: os.path.realpath(path) for path in map(os.path.abspath, paths)}  # a data set may be reached by links
+    wanted = list(dict.fromkeys(real.values()))
     found = {row.path: row for row in load_examinations(cache_dir)}
     waiting = [path for path in wanted if path not in found or not _holds(found[path])]
     with contextlib.closing(_examine_all(waiting, workers or _processors(), timeout)) as examined:
@@ -142,7 +148,7 @@ def scan(
             if unsaved:
                 _write(unsaved, cache_dir)
     _merge(cache_dir)
-    return [found[path] for path in wanted]
+    return [found[path] for path in real.values()]
 
 
 def load_examinations(cache_dir: str | Path) -> list[Examination]:

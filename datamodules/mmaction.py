@@ -9,6 +9,8 @@ Layouts of a list's line, each with the paths that it names below the root::
 
 from __future__ import annotations
 
+import contextlib
+import logging
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -17,9 +19,21 @@ from typing import Literal
 from datamodules.base import VideoDataModule
 from datamodules.files import VideoFiles
 from datamodules.options import AugmentOptions, ClipOptions, LoaderOptions
-from datamodules.records import Catalogue, SplitPlan, build_catalogue, in_order, read_label_map, read_mmaction_list
+from datamodules.readers.frame_folder import image_names
+from datamodules.records import (
+    Catalogue,
+    Entry,
+    SplitPlan,
+    build_catalogue,
+    in_order,
+    read_label_map,
+    read_mmaction_list,
+)
+from temporal_attn.types import VideoError
 
 __all__ = ["MMActionDataModule"]
+
+_log = logging.getLogger(__name__)
 
 
 class MMActionDataModule(VideoDataModule):
@@ -89,11 +103,27 @@ class MMActionDataModule(VideoDataModule):
         """The lists, resolved on disk."""
         names = None if self.label_map is None else read_label_map(self.label_map)
         parts = {
-            split: read_mmaction_list(path, names, self.frame_folders, self.multi_label, self.allow_outside)
+            split: read_mmaction_list(path, names, self.frame_folders, self.multi_label, self.allow_outside, self.root)
             for split, path in self.lists.items()
         }
+        self._compare_lengths([entry for entries in parts.values() for entry in entries])
         known = in_order(parts) if names is None else names
         return build_catalogue(parts, lambda entry: self.files.find(entry.name), known, self.classes, self.split_plan)
+
+    def _compare_lengths(self, entries: Sequence[Entry]) -> None:
+        """Say which folders hold another number of frames than their list: other images, or not all of them."""
+        unlike = list[str]()
+        for entry in entries:
+            path = self.files.find(entry.name)
+            if entry.frames is None or path is None or self.files.count_images(path) == entry.frames:
+                continue
+            with contextlib.suppress(VideoError):  # a folder that is no video is named when it is read
+                if (found := len(image_names(path))) != entry.frames:
+                    unlike.append(f"{path}: {found} instead of {entry.frames}")
+        if unlike:
+            _log.warning(
+                "%d folders hold another number of frames than their list says, e.g. %s", len(unlike), unlike[0]
+            )
 
     def explain_missing(self, split: str) -> str:
         """What was expected, and what was found instead."""

@@ -202,7 +202,7 @@ class LoaderOptions:
         sandbox: Whether files are decoded in a process of their own, which is killed when the decoder hangs: ``auto``
             for those that no scan has found to be good (`temporal-attn doctor` scans), ``true`` for all, ``false`` for
             none.
-        decode_timeout: Seconds after which a decoder in such a process counts as hanging.
+        decode_timeout: Seconds without progress after which a decoder in such a process counts as hanging.
         exclude: Text file of videos to leave out, as ``temporal-attn doctor --quarantine`` writes it; None leaves out
             nothing.
         balance: How far rare classes are visited more often in training: their share grows from n to n^(1 - balance)

@@ -3,7 +3,8 @@
 Decoders are native code. On some files they loop for ever with the interpreter's lock in their hands, and on others
 they crash, so that no thread and no exception handler can save the process. A `Sandbox` therefore calls functions in a
 child process, within a time limit. The child is started once and used for many calls; it is killed and replaced when a
-call fails in a way that only a process can survive.
+call fails in a way that only a process can survive. Slow is not hung: the time limit starts anew whenever the call says
+that it gets on (`datamodules.heartbeat`), as readers do with each packet.
 
 Requests go over a socket; the arrays of an answer through anonymous memory that both processes have open, so that
 nothing is left behind whatever dies. The child imports what it is asked to call and nothing else, torch least of all.
@@ -30,7 +31,8 @@ from io import FileIO
 from types import TracebackType
 from typing import Any, Literal
 
-from temporal_attn.types import UserError, VideoError
+from datamodules.heartbeat import heard_by
+from temporal_attn.types import UnavailableVideo, UserError, VideoError
 
 __all__ = ["Incident", "Sandbox", "is_available"]
 
@@ -42,6 +44,7 @@ _BOOT = (
 _LENGTH = struct.Struct("<Q")
 _LONGEST_MESSAGE = 1 << 30  # bytes; arrays do not count
 _LAST_SECONDS = 5.0
+_SIGNS = 8
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
@@ -51,7 +54,8 @@ class Incident(VideoError):
     Args:
         path: The file that was being read.
         reason: What happened, in words.
-        kind: ``hang``: no answer within the time limit; ``crash``: the process died; ``garbage``: its answer was none.
+        kind: ``hang``: neither an answer nor progress within the time limit;
+            ``crash``: the process died; ``garbage``: its answer was none.
     """
 
     def __init__(self, path: str, reason: str, kind: Literal["hang", "crash", "garbage"]) -> None:
@@ -71,7 +75,7 @@ class Sandbox:
     the child is killed the moment its parent dies, elsewhere when twice the time limit of its call has passed.
 
     Args:
-        timeout: Seconds that a call may take.
+        timeout: Seconds that a call may take without any progress.
 
     Attributes:
         incidents: How many calls ended with their process, by kind (see `Incident`).
@@ -106,15 +110,16 @@ class Sandbox:
             What the function returns. Arrays inside are the caller's own.
 
         Raises:
-            Incident: The call took too long, its process died, or it answered nonsense. The next call has a new child.
-            VideoError: The child has not enough memory.
+            Incident: The call made no progress for too long, its process died, or it answered nonsense. The next call
+                has a new child.
+            UnavailableVideo: The child has not enough memory.
             Exception: What the function raised.
         """
         child = self._ready()
         try:
             answer, failure = child.ask((function.__module__, function.__qualname__, args), self.timeout)
         except TimeoutError:
-            reason = f"decoding did not end within {self.timeout:g} s; its process was killed"
+            reason = f"decoding made no progress for {self.timeout:g} s; its process was killed"
             raise self._stopped(path, reason, "hang") from None
         except (EOFError, ConnectionError):
             raise self._stopped(path, f"its decoding process {child.cause_of_death()}", "crash") from None
@@ -126,7 +131,7 @@ class Sandbox:
         if not failure:
             return answer
         if isinstance(answer, MemoryError):
-            raise VideoError(path, "there is not enough memory to decode it")
+            raise UnavailableVideo(path, "there is not enough memory to decode it")
         raise answer from RuntimeError(f"in the decoding process:\n{failure}")
 
     def close(self) -> None:
@@ -199,11 +204,12 @@ class _Child:
 
     def ask(self, request: object, timeout: float) -> tuple[Any, str]:
         """Value of a call, or its exception and where it was raised."""
-        deadline = time.monotonic() + timeout
         message = pickle.dumps((timeout, request), protocol=5)
         self._socket.settimeout(timeout)
         self._socket.sendall(_LENGTH.pack(len(message)) + message)
-        received = self._receive(deadline)
+        received = bytearray()
+        while not received:  # an empty message is a sign of life
+            received = self._receive(time.monotonic() + timeout)
         try:
             value, sizes, failure = pickle.loads(received)
             return pickle.loads(value, buffers=self._take(sizes)), failure
@@ -285,9 +291,24 @@ def _serve(end: int, memory: int, parent: int) -> None:
         while head := requests.read(_LENGTH.size):
             timeout, request = pickle.loads(requests.read(*_LENGTH.unpack(head)))
             signal.setitimer(signal.ITIMER_REAL, 2 * timeout)  # the kernel ends what the parent did not live to end
-            message = _answer(request, shared)
+            with heard_by(_signs_of_life(connection, timeout)):
+                message = _answer(request, shared)
             signal.setitimer(signal.ITIMER_REAL, 0)
             connection.sendall(_LENGTH.pack(len(message)) + message)
+
+
+def _signs_of_life(connection: socket.socket, timeout: float) -> Callable[[], None]:
+    """What tells the parent that a call gets on, several times within the limit but not with each packet."""
+    told_at = time.monotonic()
+
+    def tell() -> None:
+        nonlocal told_at
+        if time.monotonic() - told_at > timeout / _SIGNS:
+            connection.sendall(_LENGTH.pack(0))
+            signal.setitimer(signal.ITIMER_REAL, 2 * timeout)
+            told_at = time.monotonic()
+
+    return tell
 
 
 def _die_with(parent: int) -> None:

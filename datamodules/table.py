@@ -26,7 +26,8 @@ class TableDataModule(VideoDataModule):
     r"""Videos, or segments of untrimmed videos, with one label or several.
 
     Rows of one group come from one source, such as a person, a place or an untrimmed video, and stay in one part.
-    Without a column for it a file is a group: its segments stay together.
+    Without a column for it a file is a group: its segments stay together. Seconds of a segment count from the video's
+    first frame, as players show them.
 
     Args:
         root: Folder that the table's paths start from.
@@ -121,7 +122,7 @@ class TableDataModule(VideoDataModule):
         )
 
     def _read(self, path: Path) -> dict[str, list[Entry]]:
-        return read_video_table(path, self.columns, self.label_separator, self.delimiter, self.allow_outside)
+        return read_video_table(path, self.columns, self.label_separator, self.delimiter, self.allow_outside, self.root)
 
 
 def _only_part(parts: dict[str, list[Entry]], path: Path, columns: TableColumns) -> list[Entry]:

@@ -92,7 +92,10 @@ class UCF101DataModule(VideoDataModule):
     def find_videos(self) -> Catalogue:
         """The fold's lists, resolved on disk."""
         official = read_class_index(Path(self.splits) / "classInd.txt")
-        lists = {part: read_ucf101_list(self._list(part), official, self.allow_outside) for part in ("train", "test")}
+        lists = {
+            part: read_ucf101_list(self._list(part), official, self.allow_outside, self.root)
+            for part in ("train", "test")
+        }
         return build_catalogue(lists, lambda entry: self.files.find(entry.name), official, self.classes, self._split)
 
     def explain_missing(self, split: str) -> str:

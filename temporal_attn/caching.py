@@ -47,11 +47,12 @@ def cache_frames(
         short_side: Pixels of the short side of the stored frames: at least the ``clip.resize`` of the training.
         encoding: ``jpeg``, or ``uint8``: exact, some nine times as large, and several times as fast to read.
         quality: Of the JPEG, 1 to 95.
-        max_frames: Most frames of a video, evenly spread; all of them if not given.
+        max_frames: Most frames of a video, evenly spread; all of them if not given. Some serve uniform and symmetric
+            clips of whole videos only, of no more frames.
         max_gb: Most 10⁹ bytes that the store may take; what will not fit is refused, with an estimate, near the start.
         reader: Engine that decodes.
         workers: Videos that are decoded at a time; as many as there are processors if not given.
-        decode_timeout: Seconds after which a decoder counts as hanging.
+        decode_timeout: Seconds without progress after which a decoder counts as hanging.
         cache_dir: Where `temporal-attn doctor` has left its manifest, which spares precautions.
         verify: Compare all that is stored with its checksums first, and store anew what differs.
         json: File for the figures, as JSON.

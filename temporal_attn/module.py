@@ -25,6 +25,7 @@ from temporal_attn.evaluation import VideoTable, summarise
 from temporal_attn.evaluation.predictions import failed_row, predict_batch
 from temporal_attn.evaluation.recorder import Evaluation, EvaluationRecorder, require_labels
 from temporal_attn.evaluation.scoring import Scoring, calibrated
+from temporal_attn.evaluation.unread import EpochReadings, warn_of_none_read
 from temporal_attn.model import VideoClassifier
 from temporal_attn.optim import adamw, warmup_cosine
 from temporal_attn.types import ClipSpec, ModelOutput, UserError, VideoBatch
@@ -163,6 +164,7 @@ class VideoClassificationModule(pl.LightningModule):
         self.save_hyperparameters()
         self.test_summary: dict[str, Any] | None = None
         self._rng: dict[str, Any] | None = None
+        self._readings = EpochReadings()
         self._teacher: Teacher | None = None
         self.test_table: VideoTable | None = None
         self.scoring = self._scoring()
@@ -271,6 +273,7 @@ class VideoClassificationModule(pl.LightningModule):
     def training_step(self, batch: VideoBatch, batch_idx: int) -> Tensor:
         """Loss of a batch: against its labels, and against the teacher where there is one."""
         size = _size(batch)
+        self._readings.note(batch, size)
         if size == 0:
             # Nothing of this batch could be read. Under DDP every rank must still go backwards.
             return torch.stack([p.sum() * 0 for p in self.parameters() if p.requires_grad]).sum()
@@ -348,6 +351,8 @@ class VideoClassificationModule(pl.LightningModule):
         )
 
     def _log_measures(self, stage: str, evaluation: Evaluation) -> None:
+        if evaluation.failed and not evaluation.names and self.trainer.is_global_zero:
+            warn_of_none_read(stage, evaluation.failed)
         for name, value in evaluation.measures(self.scoring, self.class_names or []).items():
             # Every rank computed the same merged number: nothing is left to reduce.
             self.log(f"{stage}/{name}", value, prog_bar=name in ("top1", "loss"), sync_dist=False)
@@ -414,8 +419,17 @@ class VideoClassificationModule(pl.LightningModule):
 
     def on_train_epoch_start(self) -> None:
         """Unfreeze the backbone when it is time, and take up the random state of a checkpoint that is gone on from."""
+        self._readings.forget()
         self._unfreeze_when_due()
         self._go_on_at_random()
+
+    def on_train_epoch_end(self) -> None:
+        """Refuse to go on with videos none of which can be read.
+
+        Raises:
+            UserError: There was no clip to train on.
+        """
+        self._readings.require_some(self.trainer)
 
     def on_train_batch_start(self, batch: VideoBatch, batch_idx: int) -> None:
         """The same, where training goes on in mid-epoch: no epoch starts there."""

@@ -18,6 +18,7 @@ __all__ = [
     "FailedVideo",
     "FrameFeatures",
     "ModelOutput",
+    "UnavailableVideo",
     "UserError",
     "VideoBatch",
     "VideoError",
@@ -47,6 +48,17 @@ class VideoError(Exception):
         return (VideoError, (self.path, self.reason))
 
 
+class UnavailableVideo(VideoError):
+    """A video that cannot be had just now, whatever it holds: its file is missing or locked, or memory is short.
+
+    It is no verdict on the content, so that nobody stores it.
+    """
+
+    def __reduce__(self) -> tuple[type[VideoError], tuple[str, str]]:
+        """As `VideoError`, and stay what it is."""
+        return (UnavailableVideo, (self.path, self.reason))
+
+
 @dataclass(frozen=True, slots=True)
 class VideoRecord:
     """One labelled video of a data set.
@@ -57,8 +69,9 @@ class VideoRecord:
         label: Class index into the data set's class names; several of them for a multi-label data set, where () says
             that none holds; None when unknown (prediction on files).
         group: Leakage unit: clips of one group come from one source and never cross a split.
-        start: First second that belongs to the sample, None for the file's start.
-        end: Last second that belongs to the sample, None for the file's end.
+        start: First second that belongs to the sample, counted from the first frame whatever the container's clock
+            says; None for the file's start.
+        end: Last second that belongs to the sample, likewise; None for the file's end.
     """
 
     id: str

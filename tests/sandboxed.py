@@ -10,6 +10,7 @@ import time
 
 import numpy as np
 
+from datamodules.heartbeat import beat
 from temporal_attn.types import VideoError
 
 
@@ -45,6 +46,14 @@ def hang_after_saying(path: str) -> None:
     with open(path, "w") as file:
         file.write(str(os.getpid()))
     hang_with_the_lock()
+
+
+def work_slowly(steps: int, pause: float) -> str:
+    """Takes longer than anything may take at a time, but says that it gets on."""
+    for _ in range(steps):
+        time.sleep(pause)
+        beat()
+    return "done"
 
 
 def crash() -> None:

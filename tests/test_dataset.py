@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import pickle
 import subprocess
 import sys
@@ -94,9 +95,35 @@ def test_seconds_of_a_record_are_kept(folder, sampling, train):
         assert torch.allclose(item["pts"], item["frame_index"] / 10)
 
 
+def test_seconds_count_from_the_first_frame_of_a_stream_that_starts_late(tmp_path):
+    path = write_video(
+        tmp_path / "late.mkv", numbered_frames(40, width=64), times=[5 + place / 10 for place in range(40)]
+    )
+    clip = ClipOptions(num_frames=4, resize=48, crop=48).spec()
+    whole = VideoRecord("late", str(path), 0, "late", start=0.0, end=6.0)
+    assert numbers(VideoDataset([whole], clip)[0]) == [5, 15, 25, 35]
+    part = VideoRecord("late", str(path), 0, "late", start=2.0, end=2.35)
+    assert numbers(VideoDataset([part], clip)[0]) == [20, 21, 22, 23]
+
+
+def test_a_segment_between_two_frames_is_the_frame_on_screen(folder):
+    item = VideoDataset([record(folder, "0", start=0.12, end=0.18)], CLIP.spec())[0]
+    assert item["frame_index"].tolist() == [1] * 4
+    assert item["mask"].tolist() == [True, False, False, False]
+
+
 def test_seconds_without_a_frame_fail(folder):
     failed = VideoDataset([record(folder, "0", start=60.0)], CLIP.spec())[0]
     assert "no frame between second 60.0" in failed["reason"]
+    assert "ends at second 2.900" in failed["reason"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems refuse such names")
+def test_a_name_that_is_not_utf8_is_read(tmp_path):
+    path = os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.mp4")
+    write_video(tmp_path / "plain.mp4", numbered_frames(8)).rename(path)
+    item = VideoDataset([VideoRecord(path, path, 0, path)], CLIP.spec(), train=True)[0, 1]
+    assert len(numbers(item)) == 4
 
 
 def test_a_broken_video_is_named_and_not_replaced(folder):

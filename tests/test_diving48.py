@@ -21,6 +21,7 @@ def test_classes_and_recordings(tmp_path):
         "group": "-dive_1",
         "start": None,
         "end": None,
+        "frames": None,
     }
 
 

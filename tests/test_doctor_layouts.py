@@ -120,6 +120,28 @@ def test_mmaction_lists_of_other_kinds(tmp_path):
     assert type(recognise(str(tmp_path), str(tmp_path / "lists"))).__name__ == "FolderDataModule"
 
 
+def test_tables_of_tabs(tmp_path):
+    (tmp_path / "videos").mkdir()
+    write_video(tmp_path / "videos" / "a, b.mp4", moving_patches(0))
+    (tmp_path / "videos.tsv").write_text("path\tlabel\na, b.mp4\tjump\n")
+    (clip,) = take_inventory(str(tmp_path / "videos"), str(tmp_path / "videos.tsv")).clips
+    assert clip.label == "jump"
+
+
+def test_links_that_lead_outside_if_that_is_meant(tmp_path):
+    (tmp_path / "far").mkdir()
+    write_video(tmp_path / "far" / "1.mp4", moving_patches(0))
+    (tmp_path / "videos" / "jump").mkdir(parents=True)
+    (tmp_path / "videos" / "jump" / "1.mp4").symlink_to(tmp_path / "far" / "1.mp4")
+    with pytest.raises(UserError, match="allow_outside: true"):
+        run_doctor(str(tmp_path / "videos"), cache_dir=str(tmp_path / "cache"))
+    assert run_doctor(str(tmp_path / "videos"), cache_dir=str(tmp_path / "cache"), allow_outside=True) == 0
+    (tmp_path / "lists").mkdir()
+    (tmp_path / "lists" / "train.txt").write_text("../far/1.mp4\n")
+    listed = take_inventory(str(tmp_path / "videos"), str(tmp_path / "lists"), allow_outside=True)
+    assert [clip.label for clip in listed.clips] == ["far"]
+
+
 def test_wrong_layouts(tmp_path):
     with pytest.raises(UserError, match="layout: 'kinetcs' is unknown; choose one of ucf101"):
         take_inventory(str(tmp_path), str(tmp_path), layout="kinetcs")
@@ -180,7 +202,7 @@ def test_images_that_cannot_be_read(tmp_path):
     whole = (folder / "img_00005.jpg").read_bytes()
     (folder / "img_00005.jpg").write_bytes(whole[: len(whole) // 2])
     (folder / "img_00009.jpg").write_bytes(b"")
-    os.mkfifo(folder / "img_00010.jpg.jpg")  # nobody writes into it: whoever opens it hangs
+    os.mkfifo(folder / "img_00099.jpg")  # nobody writes into it: whoever opens it hangs
     found = examine_folder(str(folder))
     assert found.problem == "damaged"
     assert found.reason.startswith("3 of 13 images cannot be read, the first of them img_00005.jpg (")

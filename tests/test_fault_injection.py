@@ -108,7 +108,7 @@ def test_a_header_that_promises_too_much(tmp_path, opener, sandbox):
 @pytest.mark.parametrize(
     ("function", "reason"),
     [
-        (sandboxed.hang_with_the_lock, "did not end within 0.5 s"),
+        (sandboxed.hang_with_the_lock, "made no progress for 0.5 s"),
         (sandboxed.be_killed, "was killed by SIGKILL"),
         (sandboxed.crash, "was killed by SIGSEGV"),
     ],
@@ -172,7 +172,7 @@ def test_a_hanging_file_costs_one_sample_and_not_the_run(root, tmp_path, num_wor
     seen = names(module.seen["train"])
     assert hanging.id not in seen
     assert list(data.failures["train"]) == [hanging.id]
-    assert "did not end within 3 s" in data.failures["train"][hanging.id]["reason"]
+    assert "made no progress for 3 s" in data.failures["train"][hanging.id]["reason"]
     assert sorted(seen) == sorted(record.id for record in data.train_dataset.records if record != hanging)
 
 

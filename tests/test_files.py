@@ -106,6 +106,8 @@ def test_folders_of_images_are_videos_for_those_who_name_them(tmp_path):
     assert files.names == ["a/1.mp4"]
     assert files.find("a/clip") == str(tmp_path / "a/clip")
     assert files.find("a/clip.avi") == str(tmp_path / "a/clip")
+    assert files.image_folders == ["a/clip"]
+    assert files.find("a") == str(tmp_path / "a")  # by its name, though a video lies beside the thumbnail
 
 
 def test_names_outside_the_root(tmp_path):
@@ -141,6 +143,11 @@ def test_words_stand_for_files(tmp_path, monkeypatch):
     assert expand_paths(["odd[1]+!!!.mp4", "raw.h264"]) == ["odd[1]+!!!.mp4", "raw.h264"]
     assert expand_paths(["videos/**/*.AVI", "videos"]) == ["videos/x/a.AVI", "videos/b.mp4"]
     assert expand_paths(["gone.mp4"]) == ["gone.mp4"]
+    touch(tmp_path, "films/a/1.mp4", "films/a/poster.jpg", "films/b/1.jpg", "films/b/2.PNG", "films/c.txt")
+    assert expand_paths(["films"]) == ["films/a/1.mp4", "films/b"]
+    assert expand_paths(["films/b"]) == ["films/b"]
+    assert expand_paths(["films/*"]) == ["films/b", "films/c.txt"]
+    assert expand_paths(["films/**"]) == ["films/a/1.mp4", "films/a/poster.jpg", "films/b", "films/c.txt"]
     for nothing, said in (([], "no video is given"), (["empty"], "holds no video"), (["*.mkv"], "fits no file")):
         with pytest.raises(UserError, match=said):
             expand_paths(nothing)

@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 
 from datamodules import FolderDataModule
+from datamodules.records import read_path_list
 from temporal_attn.types import UserError
 
 
@@ -36,6 +37,29 @@ def test_one_folder_a_class(tmp_path):
     assert (data.account.found, data.account.listed) == (20, 20)
 
 
+def test_folders_of_images_are_videos(tmp_path):
+    images = (f"{c}/film{i}/{k:05d}.jpg" for c in "ab" for i in range(5) for k in range(3))
+    touch(tmp_path / "mixed", *(f"{c}/{i}.mp4" for c in "ab" for i in range(3)), *images, "a/cover.jpg", "b/x/1.avi")
+    touch(tmp_path / "mixed", "b/x/poster.png", "cover.jpg")
+    data = FolderDataModule(str(tmp_path / "mixed"))
+    assert data.class_names == ["a", "b"]
+    found = {id_ for split in ("train", "val", "test") for id_ in ids(data.dataset(split))}
+    names = ("0", "1", "2", *(f"film{i}" for i in range(5)))
+    assert found == {"b/x/1", *(f"{c}/{name}" for c in "ab" for name in names)}
+    touch(tmp_path / "split", *(f"{part}/{c}/film/1.jpg" for part in ("train", "test") for c in "ab"))
+    split = FolderDataModule(str(tmp_path / "split"))
+    assert ids(split.train_dataset) == {"train/a/film", "train/b/film"}
+    touch(tmp_path / "split", "extra/film/1.jpg")
+    with pytest.raises(UserError, match="extra beside the split folders test, train"):
+        FolderDataModule(str(tmp_path / "split")).setup("fit")
+
+
+def test_a_video_and_its_images_are_not_two(tmp_path):
+    root = touch(tmp_path, "a/1.mp4", "a/1/00001.jpg")
+    with pytest.raises(UserError, match=r"a.1: two videos differ in their suffix only.*folder of images"):
+        FolderDataModule(root).setup("fit")
+
+
 @pytest.mark.parametrize(
     ("pattern", "name"),
     [
@@ -55,6 +79,32 @@ def test_groups_stay_whole(tmp_path, pattern, name):
     assert len(set().union(*groups)) == 5 * classes
 
 
+@pytest.mark.parametrize("pattern", [r"p\d+", r"/(p\d+)/"])
+def test_groups_may_be_folders(tmp_path, pattern, caplog):
+    root = touch(tmp_path, *(f"{c}/p{person}/v{i}.mp4" for c in "ab" for person in range(5) for i in range(3)))
+    data = FolderDataModule(root, group_pattern=pattern)
+    groups = [set(records.groups) for records in data.catalogue.records.values()]
+    assert set().union(*groups) == {f"p{person}" for person in range(5)}
+    assert sum(map(len, groups)) == 5
+    assert "group_pattern" not in caplog.text
+
+
+def test_a_file_name_says_the_group_before_its_folders_do(tmp_path):
+    root = touch(tmp_path, "a/p1/v_p7.mp4", "a/p1/w.mp4")
+    data = FolderDataModule(root, group_pattern=r"p\d+", val_fraction=0.0, test_fraction=0.0)
+    assert sorted(data.train_dataset.records.groups) == ["p1", "p7"]
+    plain = FolderDataModule(touch(tmp_path / "x", "a_g1_b/1.mp4", "a_g1_b/2.mp4"), val_fraction=0.0, test_fraction=0.0)
+    assert sorted(plain.train_dataset.records.groups) == ["a_g1_b/1", "a_g1_b/2"]  # the default looks at file names
+
+
+def test_a_pattern_that_finds_no_group_is_said(tmp_path, caplog):
+    root = touch(tmp_path, *(f"{c}/{i}.mp4" for c in "ab" for i in range(4)))
+    FolderDataModule(root).setup("fit")
+    assert "group_pattern" not in caplog.text
+    FolderDataModule(root, group_pattern=r"person\d+").setup("fit")
+    assert "group_pattern 'person\\\\d+' matches none of 8 videos, e.g. a/0: each is a group" in caplog.text
+
+
 def test_split_folders(tmp_path):
     root = touch(tmp_path, "train/a/1.mp4", "train/b/1.webm", "val/b/1.mov", "test/a/1.mkv", "test/c/1.mp4")
     data = FolderDataModule(root)
@@ -72,9 +122,46 @@ def test_split_folders_without_validation(tmp_path):
     assert (len(data.train_dataset), len(data.val_dataset), len(data.test_dataset)) == (6, 4, 1)
 
 
-def test_classes_may_be_called_train_and_test(tmp_path):
+@pytest.mark.parametrize(
+    "names", [("Train", "Val", "Test"), ("training", "validation", "testing"), ("TRAIN", "valid", "test")]
+)
+def test_split_folders_have_many_names(tmp_path, names):
+    train, val, test = names
+    root = touch(tmp_path, f"{train}/a/1.mp4", f"{train}/b/1.mp4", f"{val}/a/2.mp4", f"{test}/b/3.mp4")
+    data = FolderDataModule(root)
+    assert data.class_names == ["a", "b"]
+    assert labels(data.train_dataset) == {(f"{train}/a/1", 0), (f"{train}/b/1", 1)}
+    assert (ids(data.val_dataset), ids(data.test_dataset)) == ({f"{val}/a/2"}, {f"{test}/b/3"})
+
+
+def test_two_folders_of_one_part_are_refused(tmp_path):
+    root = touch(tmp_path, "train/a/1.mp4", "val/a/1.mp4", "validation/a/1.mp4")
+    with pytest.raises(UserError, match="val and validation are both val; put them into one folder"):
+        FolderDataModule(root).setup("fit")
+
+
+def test_classes_that_look_like_parts_have_to_be_meant(tmp_path):
     root = touch(tmp_path, *(f"{c}/{i}.mp4" for c in ("train", "test") for i in range(4)))
-    assert FolderDataModule(root).class_names == ["test", "train"]
+    with pytest.raises(UserError, match=r"the only classes are test, train, .* classes: \[test, train\] if"):
+        FolderDataModule(root).setup("fit")
+    assert FolderDataModule(root, classes=["train", "test"]).class_names == ["train", "test"]
+    touch(tmp_path, *(f"bus/{i}.mp4" for i in range(4)))
+    assert FolderDataModule(root).class_names == ["bus", "test", "train"]
+
+
+def test_lists_of_split_folders(tmp_path):
+    root = touch(
+        tmp_path / "videos", *(f"{part}/{c}/{i}.mp4" for part in ("train", "Test") for c in "ab" for i in "01")
+    )
+    for part in ("train", "Test"):
+        lines = [f"{part}/{c}/{i}.mp4" for c in "ab" for i in "01"]
+        (tmp_path / f"{part}.txt").write_text("\n".join(lines))
+    lists = {"train_list": str(tmp_path / "train.txt"), "test_list": str(tmp_path / "Test.txt")}
+    data = FolderDataModule(root, **lists, val_fraction=0.0)
+    assert data.class_names == ["a", "b"]
+    assert labels(data.train_dataset) == {("train/a/0", 0), ("train/a/1", 0), ("train/b/0", 1), ("train/b/1", 1)}
+    (tmp_path / "train.txt").write_text("train/a/0.mp4\nb/1.mp4")  # one that is a class is a class
+    assert [entry.classes for entry in read_path_list(tmp_path / "train.txt")] == ["train", "b"]
 
 
 def test_split_folders_beside_others_are_refused(tmp_path):
@@ -117,7 +204,7 @@ def test_nothing_to_find(tmp_path):
     with pytest.raises(UserError, match="gone: no such folder"):
         FolderDataModule(str(tmp_path / "gone")).setup("fit")
     root = touch(tmp_path, "1.mp4", "a/notes.txt")
-    with pytest.raises(UserError, match=r"no videos for train; expected <root>/<class>/<video>"):
+    with pytest.raises(UserError, match=r"no videos for train; expected <root>/<class>/<video>, <root>/train/"):
         FolderDataModule(root).setup("fit")
     touch(tmp_path, "a/1.mp4", "a/2.mp4")
     data = FolderDataModule(root, test_fraction=0.0)

@@ -11,7 +11,7 @@ from PIL import Image
 
 from datamodules.readers import ArrayReader, FrameFolderReader, Reader, choose_engine, open_reader
 from datamodules.readers.frame_folder import natural_order
-from temporal_attn.types import UserError, VideoError
+from temporal_attn.types import UnavailableVideo, UserError, VideoError
 
 FRAMES = 12
 
@@ -46,6 +46,32 @@ def test_images_come_in_the_order_in_which_people_count(folder, pixels):
         for wrong in (-1, FRAMES):
             with pytest.raises(IndexError, match=f"frame {wrong} of {FRAMES}"):
                 reader.get_batch([wrong])
+
+
+def test_hidden_files_are_no_frames(folder, pixels):
+    for number in range(1, FRAMES + 1):
+        (folder / f"._img_{number}.png").write_bytes(b"\0\5\x16\7")
+    with open_reader(folder) as reader:
+        np.testing.assert_array_equal(reader.get_batch(range(FRAMES)), pixels)
+
+
+def test_one_kind_of_images_is_the_video(folder, pixels):
+    for kind in ("flow_x", "flow_y"):
+        for number in range(1, FRAMES + 1):
+            Image.fromarray(pixels[0, :, :, 0]).save(folder / f"{kind}_{number}.png")
+    with open_reader(folder) as reader:
+        np.testing.assert_array_equal(reader.get_batch(range(len(reader))), pixels)
+    for image in folder.glob("img_*"):
+        image.rename(folder / image.name.replace("img", "rgb"))
+    with pytest.raises(VideoError, match=r"several kinds: flow_x_# \(12\), flow_y_# \(12\), rgb_# \(12\); give each"):
+        open_reader(folder)
+
+
+def test_numbers_may_stand_anywhere_in_a_name(tmp_path, pixels):
+    for number, frame in enumerate(pixels):
+        Image.fromarray(frame).save(tmp_path / f"v2_2024-{number}-{30 - number} take{number % 3}.png")
+    with open_reader(tmp_path) as reader:
+        assert len(reader) == FRAMES
 
 
 def test_arrays_are_read_as_they_are(array, pixels):
@@ -119,7 +145,7 @@ def test_natural_order_takes_any_names(names):
 
 
 def test_bad_folders(tmp_path, folder):
-    with pytest.raises(VideoError, match="does not exist"):
+    with pytest.raises(UnavailableVideo, match="does not exist"):
         FrameFolderReader(tmp_path / "missing")
     (tmp_path / "empty").mkdir()
     with pytest.raises(VideoError, match="without frames"):
@@ -156,7 +182,7 @@ def test_bad_arrays(tmp_path, content, reason):
 
 
 def test_bad_array_files(tmp_path, array):
-    with pytest.raises(VideoError, match="does not exist"):
+    with pytest.raises(UnavailableVideo, match="does not exist"):
         open_reader(tmp_path / "missing.npy")
     for path in (videos.write_text(tmp_path / "text.npy"), videos.write_empty(tmp_path / "empty.npy")):
         with pytest.raises(VideoError, match="not an array"):

@@ -24,7 +24,8 @@ from datamodules.frame_store.encoding import _decode_by_pillow, _decode_by_torch
 from datamodules.frame_store.shard import ShardWriter
 from datamodules.options import ClipOptions, LoaderOptions
 from datamodules.readers import open_reader
-from temporal_attn.types import UserError, VideoError, VideoRecord
+from datamodules.records import RecordTable
+from temporal_attn.types import UnavailableVideo, UserError, VideoError, VideoRecord
 
 EXACT = FrameSettings(32, "uint8")
 
@@ -110,8 +111,59 @@ def test_some_frames_know_which_they_are(files, tmp_path):
         assert len(reader) == min(10, length)
         assert videos.read_numbers(reader.get_batch(range(len(reader)))) == reader.frame_index.tolist()
         np.testing.assert_allclose(reader.pts, reader.frame_index / 25, atol=1e-6)
-    with pytest.raises(UserError, match="dense"):
-        store.check_clip(ClipOptions(resize=32, crop=32, sampling="dense").spec())
+
+
+def test_a_folder_of_images_is_stored_too(files, tmp_path):
+    folder = tmp_path / "film"
+    folder.mkdir()
+    for number, frame in enumerate(videos.numbered_frames(6)):
+        Image.fromarray(frame).save(folder / f"{number}.png")
+    result = fill_frame_store([*files[:1] * 20, folder], tmp_path / "store", EXACT, opener)
+    assert result.failed == {}
+    reader = FrameStore.open(tmp_path / "store").get(VideoRecord("v", str(folder), 0, "g"))
+    assert videos.read_numbers(reader.get_batch(range(6))) == [0, 1, 2, 3, 4, 5]
+
+
+@pytest.mark.parametrize(("error", "is_kept"), [(UnavailableVideo, False), (VideoError, True)])
+def test_passing_faults_are_not_stored(files, tmp_path, error, is_kept):
+    def fail(path, engine="auto", short_side=None):
+        raise error(path, "is wrong")
+
+    assert fill_frame_store(files[:1], tmp_path / "store", EXACT, lambda: fail).failed == {files[0]: "is wrong"}
+    again = fill_frame_store(files[:1], tmp_path / "store", EXACT, opener)
+    assert again.failed == ({files[0]: "is wrong"} if is_kept else {})
+    assert again.stored == (not is_kept)
+
+
+@pytest.mark.parametrize(
+    ("clip", "num_clips", "message"),
+    [
+        ({"sampling": "dense"}, 1, r"no neighbours for clip\.sampling dense"),
+        ({"sampling": "seconds", "fps": 8.0}, 1, r"no neighbours for clip\.sampling seconds"),
+        ({"lag": 0.06}, 1, r"none 0\.06 s later.*clip\.lag"),
+        ({"num_frames": 16}, 1, r"clip\.num_frames 16; store 16 or more"),
+        ({"num_frames": 4}, 3, r"clip\.num_frames 4 in each of clip\.num_clips 3; store 12 or more"),
+    ],
+)
+def test_clips_that_need_more_than_some_frames_are_refused(files, store, tmp_path, clip, num_clips, message):
+    fill_frame_store(files[:1], tmp_path / "some", FrameSettings(32, max_frames=8), opener)
+    some, spec = FrameStore.open(tmp_path / "some"), ClipOptions(**{"num_frames": 8, "resize": 32, "crop": 32} | clip)
+    with pytest.raises(UserError, match=rf"some: a store of at most 8 frames a video.*{message}"):
+        some.check_clip(spec.spec(), num_clips)
+    store.check_clip(spec.spec(), num_clips)
+    for sampling in ("uniform", "symmetric"):
+        some.check_clip(ClipOptions(num_frames=4, resize=32, crop=32, sampling=sampling).spec(), num_clips=2)
+
+
+def test_segments_are_refused_by_a_store_of_some_frames(files, store, tmp_path):
+    fill_frame_store(files[:1], tmp_path / "some", FrameSettings(32, max_frames=8), opener)
+    some = FrameStore.open(tmp_path / "some")
+    for seconds in ({"start": 0.5}, {"end": 0.5}):
+        segments = RecordTable([VideoRecord("v", files[0], 0, "g"), VideoRecord("s", files[0], 0, "g", **seconds)])
+        with pytest.raises(UserError, match=r"does not hold the frames of segments"):
+            some.check_records(segments)
+        store.check_records(segments)
+    some.check_records(RecordTable([VideoRecord("v", files[0], 0, "g")]))
 
 
 @settings(deadline=None)
@@ -324,11 +376,11 @@ def test_many_openings_keep_no_file_open(files, store):
 
 
 def test_a_datamodule_reads_from_it(tiny_ucf, tmp_path, caplog):
-    def data(**loader):
+    def data(num_clips=1, **loader):
         return UCF101DataModule(
             str(tiny_ucf / "root"),
             str(tiny_ucf / "splits"),
-            clip=ClipOptions(num_frames=4, resize=32, crop=32),
+            clip=ClipOptions(num_frames=4, resize=32, crop=32, num_clips=num_clips),
             loader=LoaderOptions(sandbox=False, **loader),
         )
 
@@ -345,5 +397,9 @@ def test_a_datamodule_reads_from_it(tiny_ucf, tmp_path, caplog):
             elif split == "train":
                 assert stored["frame_index"].tolist() == [1, 3, 5, 7]
     assert "is decoded" in caplog.text
+    several = data(num_clips=2, frames=str(tmp_path / "some"))
+    assert several.dataset("train")[0]["mask"].shape == (4,)  # the views are those of a test
+    with pytest.raises(UserError, match=r"clip\.num_clips 2"):
+        several.dataset("test")
     with pytest.raises(UserError, match="cache frames"):
         data(frames=str(tmp_path / "none")).dataset("train")

@@ -49,6 +49,15 @@ def test_columns_in_every_dialect(tmp_path_factory, rows, delimiter, quoting, en
     assert read == [dict(zip(header, row, strict=True)) for row in rows if any(row)]
 
 
+def test_lines_end_where_editors_end_them(tmp_path):
+    path = tmp_path / "train.txt"
+    path.write_bytes("a/sep\u2028x.mp4\r\na/nel\x85x.mp4\n\na/1.mp4\r".encode())
+    lines = read_lines(path, "lines")
+    assert lines == [
+        (f"{path}, line {n}", name) for n, name in ((1, "a/sep\u2028x.mp4"), (2, "a/nel\x85x.mp4"), (4, "a/1.mp4"))
+    ]
+
+
 def test_spaces_around_cells_and_columns_in_another_order(tmp_path):
     path = tmp_path / "table.csv"
     path.write_text('b , a, unused\n 1, "x, y" ,\n\n  2  ,z,9\n')

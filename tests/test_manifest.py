@@ -6,6 +6,7 @@ import shutil
 import struct
 from dataclasses import replace
 from types import SimpleNamespace
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -27,7 +28,8 @@ from datamodules.decoding import SafeOpener, SandboxedReader
 from datamodules.fingerprint import FINGERPRINT_BYTES, alike_pairs, fingerprint, frame_places
 from datamodules.manifest import Manifest, load_examinations, scan
 from datamodules.readers import VideoIndex
-from temporal_attn.types import UserError, VideoError
+from datamodules.sandbox import Sandbox
+from temporal_attn.types import UnavailableVideo, UserError, VideoError
 
 GENEROUS = 60.0
 
@@ -109,6 +111,25 @@ def test_a_known_file_is_not_examined_again(folder, cache, monkeypatch):
     assert [os.path.basename(row.path) for row in again] == ["good.mp4", "text.mp4"]
 
 
+def test_what_cannot_be_had_just_now_is_tried_again(folder, tmp_path, monkeypatch):
+    path = str(folder / "good.mp4")
+    with monkeypatch.context() as patch:
+        patch.setattr(Sandbox, "call", mock.Mock(side_effect=UnavailableVideo(path, "Permission denied")))
+        (row,) = scan([path], tmp_path)
+        assert (row.problem, row.reason) == ("unreadable", "Permission denied")
+    assert Manifest.load(tmp_path).get(path) is None
+    assert scan([path], tmp_path)[0].problem == ""
+
+
+def test_a_folder_that_is_reached_by_a_link_is_known(folder, cache, tmp_path, monkeypatch):
+    monkeypatch.setattr(manifest, "examine_safely", lambda *_: pytest.fail("examined again"))
+    (tmp_path / "link").symlink_to(folder)
+    through = tmp_path / "link" / "good.mp4"
+    assert Manifest.load(cache).get(through).index is not None
+    both = scan([through, folder / "good.mp4"], cache)
+    assert [row.frames for row in both] == [30, 30]
+
+
 def test_a_changed_file_is_examined_again(tmp_path):
     clip, cache = write_video(tmp_path / "clip.mp4", numbered_frames(6)), tmp_path / "cache"
     assert scan([clip], cache)[0].frames == 6
@@ -173,9 +194,21 @@ def test_the_manifest_says_how_to_open(folder, cache):
             assert not isinstance(reader, SandboxedReader)
             assert len(reader) == count
             assert read_numbers(reader.get_batch([count - 1, 0])) == [count - 1, 0]
-    with pytest.raises(VideoError, match=r"did not end within 0\.5 s.*as the manifest says"):
-        opener(str(folder / "endless.mp4"))  # at once: the time limit here is a minute
+    with pytest.raises(VideoError, match=r"not a video.*as the manifest says"):
+        opener(str(folder / "text.mp4"))
+    with pytest.raises(VideoError, match=r"made no progress for 0\.5 s.*--timeout.*as the manifest says"):
+        SafeOpener(sandbox=False, manifest=known)(str(folder / "endless.mp4"))  # at once: nobody would kill it
     with SafeOpener(sandbox=True, manifest=known, timeout=GENEROUS)(str(folder / "good.mp4")) as reader:
+        assert isinstance(reader, SandboxedReader)
+        assert read_numbers(reader.get_batch([29])) == [29]
+
+
+@pytest.mark.parametrize("problem", ["hanging", "crashing"])
+def test_what_a_busy_machine_may_have_done_is_tried_again(folder, problem):
+    path = folder / "good.mp4"
+    status = path.stat()
+    row = (str(path), status.st_size, status.st_mtime_ns, problem, "made no progress", None)
+    with SafeOpener(manifest=Manifest([row]), timeout=GENEROUS)(str(path)) as reader:
         assert isinstance(reader, SandboxedReader)
         assert read_numbers(reader.get_batch([29])) == [29]
 

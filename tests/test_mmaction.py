@@ -26,9 +26,12 @@ def test_videos_and_their_class(tmp_path):
 
 def test_folders_of_images_and_their_number(tmp_path):
     path = write(tmp_path / "train.txt", "some/path/a 120 1", "my clip 3 80 0")
-    assert read_mmaction_list(path, frame_folders=True) == [Entry("some/path/a", "1"), Entry("my clip 3", "0")]
+    assert read_mmaction_list(path, frame_folders=True) == [
+        Entry("some/path/a", "1", frames=120),
+        Entry("my clip 3", "0", frames=80),
+    ]
     several = read_mmaction_list(write(tmp_path / "several.txt", "a 120 1 3", "b 80"), None, True, True)
-    assert several == [Entry("a", ("1", "3")), Entry("b", ())]
+    assert several == [Entry("a", ("1", "3"), frames=120), Entry("b", (), frames=80)]
 
 
 def test_several_classes(tmp_path):
@@ -117,3 +120,16 @@ def test_folders_of_images_are_read(tmp_path):
     assert [len(part) for part in data.catalogue.records.values()] == [4, 2, 0]
     folders = {path for part in data.catalogue.records.values() for path in part.paths}
     assert folders == {str(path) for path in (tmp_path / "frames").glob("*/*")}
+
+
+def test_another_number_of_frames_than_listed_is_said(tmp_path, caplog):
+    for name, prefixes, count in (("whole", ("img_", "flow_x_", "flow_y_"), 5), ("cut", ("",), 3)):
+        (tmp_path / "videos" / name).mkdir(parents=True)
+        for place in range(1, count + 1):
+            for prefix in prefixes:
+                (tmp_path / "videos" / name / f"{prefix}{place:05d}.jpg").touch()
+    train = write(tmp_path / "train.txt", "whole 5 0", "cut 4 1")
+    data = MMActionDataModule(str(tmp_path / "videos"), str(train), frame_folders=True, val_fraction=0.0)
+    assert data.catalogue.accounts["train"].found == 2
+    assert "1 folders hold another number of frames than their list says, e.g. " in caplog.text
+    assert "cut: 3 instead of 4" in caplog.text

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -250,22 +251,48 @@ def test_compile_keeps_checkpoint_keys(tmp_path: Path, monkeypatch: pytest.Monke
     assert set(net.state_dict()) == plain
 
 
-def test_a_batch_that_failed_whole_trains_on(tmp_path: Path) -> None:
+def unread(items: list[dict[str, Any]]) -> dict[str, Any]:
+    """A batch in which no video could be read."""
     failed = {"id": "x", "path": "x.mp4", "reason": "broken", "label": 0, "group": "g", "index": 0}
+    batch = torch.utils.data.default_collate(items)
+    return {"video": batch["video"][:0], "label": batch["label"][:0], "failed": [failed]}
 
-    def collate(items: list[dict[str, Any]]) -> dict[str, Any]:
-        batch = torch.utils.data.default_collate(items)
-        return {"video": batch["video"][:0], "label": batch["label"][:0], "failed": [failed]}
+
+def test_a_batch_that_failed_whole_trains_on(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    def first_is_unread(items: list[dict[str, Any]]) -> dict[str, Any]:
+        is_first = torch.equal(items[0]["video"], Clips()[0]["video"])
+        return unread(items) if is_first else torch.utils.data.default_collate(items)
 
     net = module()
-    before = net.model.head[1].weight.clone()
     run = trainer(tmp_path, max_epochs=1)
-    run.fit(net, loader(collate_fn=collate))
-    assert torch.allclose(net.model.head[1].weight, before, atol=1e-2)
-    run.test(net, loader(collate_fn=collate), verbose=False)
+    run.fit(net, loader(collate_fn=first_is_unread))
+    assert all(parameter.isfinite().all() for parameter in net.parameters())
+    run.test(net, loader(collate_fn=unread), verbose=False)
+    assert "test: none of the 1 videos could be read, so that all count as wrong: x.mp4: broken" in caplog.text
     assert net.test_summary is not None
     assert (net.test_summary["top1"], net.test_summary["videos"]) == (0.0, 1)
     assert net.test_summary["failed"] == [{"id": "x", "path": "x.mp4", "reason": "broken"}]
+
+
+def test_a_validation_of_which_nothing_can_be_read_keeps_the_scoring(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    net = module()
+    net.scoring = replace(net.scoring, temperature=1.7)
+    best = ModelCheckpoint(tmp_path, monitor="val/top1", mode="max")
+    run = trainer(tmp_path, max_epochs=1, enable_checkpointing=True, callbacks=[best])
+    run.fit(net, loader(), loader(collate_fn=unread))
+    assert net.scoring.temperature == 1.7
+    assert run.callback_metrics["val/top1"] == 0.0
+    assert Path(best.best_model_path).exists()
+    assert "val: none of the 1 videos could be read" in caplog.text
+
+
+def test_an_epoch_of_which_nothing_can_be_read_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(
+        UserError, match=r"none of the training videos of epoch 0 could be read: x\.mp4: broken; `temporal"
+    ):
+        trainer(tmp_path, max_epochs=2).fit(module(), loader(collate_fn=unread))
 
 
 def test_classes_come_from_the_datamodule(tmp_path: Path) -> None:

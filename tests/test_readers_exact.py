@@ -18,7 +18,7 @@ from datamodules.readers import source as source_module
 from datamodules.readers.packets import StoredPackets
 from datamodules.readers.scan import index_packets
 from datamodules.readers.source import PacketSource
-from temporal_attn.types import UserError, VideoError
+from temporal_attn.types import UnavailableVideo, UserError, VideoError
 
 FRAMES = 50
 UNEVEN = [0.04 * i + 0.011 * (i % 3) for i in range(FRAMES)]
@@ -171,7 +171,7 @@ def test_an_index_of_another_state_of_the_file_is_not_used(tmp_path, caplog):
     os.utime(path, ns=(1, 1))
     assert not scan_video(path).fits(videos.write_text(tmp_path / "other.txt"))
     path.unlink()
-    with pytest.raises(VideoError, match="does not exist"):
+    with pytest.raises(UnavailableVideo, match="does not exist"):
         open_reader(path, index=index)
 
 

@@ -16,9 +16,11 @@ import sandboxed
 from videos import numbered_frames, read_numbers, write_text, write_video
 
 from datamodules.decoding import SafeOpener, SandboxedReader
+from datamodules.heartbeat import heard_by
 from datamodules.readers import Reader, open_reader
+from datamodules.readers.scan import scan_video
 from datamodules.sandbox import Incident, Sandbox
-from temporal_attn.types import UserError, VideoError
+from temporal_attn.types import UnavailableVideo, UserError, VideoError
 
 GENEROUS = 60.0
 SHORT = 0.5
@@ -104,7 +106,7 @@ def test_exceptions_come_through(sandbox):
     assert "in fail" in str(raised.value.__cause__)  # where it was raised
     with pytest.raises(RuntimeError, match="cannot be pickled"):
         sandbox.call("x", sandboxed.fail, "odd")
-    with pytest.raises(VideoError, match=r"big\.mp4: there is not enough memory"):
+    with pytest.raises(UnavailableVideo, match=r"big\.mp4: there is not enough memory"):
         sandbox.call("big.mp4", sandboxed.fail, "memory")
     assert sandbox.call("x", sandboxed.process_id) == pid
     assert not sandbox.incidents
@@ -113,7 +115,7 @@ def test_exceptions_come_through(sandbox):
 @pytest.mark.parametrize(
     ("function", "args", "kind", "reason"),
     [
-        (sandboxed.hang_with_the_lock, (), "hang", "did not end within 0.5 s"),
+        (sandboxed.hang_with_the_lock, (), "hang", "made no progress for 0.5 s"),
         (sandboxed.crash, (), "crash", "was killed by SIGSEGV"),
         (sandboxed.be_killed, (), "crash", "was killed by SIGKILL"),
         (sandboxed.leave, (), "crash", "ended with status 3"),
@@ -125,7 +127,7 @@ def test_exceptions_come_through(sandbox):
             "garbage",
             "",
         ),
-        (sandboxed.answer, (struct.pack("<Q", 500) + b"half of it",), "hang", "did not end"),
+        (sandboxed.answer, (struct.pack("<Q", 500) + b"half of it",), "hang", "made no progress"),
     ],
 )
 def test_what_only_a_process_survives_costs_one_call(function, args, kind, reason):
@@ -141,6 +143,29 @@ def test_what_only_a_process_survives_costs_one_call(function, args, kind, reaso
         after = sandbox.call("x", sandboxed.process_id)
         assert after != before
     assert not is_alive(after)
+
+
+def test_slow_work_is_not_hung():
+    with Sandbox(timeout=2.0) as sandbox:
+        sandbox.call("x", sandboxed.process_id)
+        assert sandbox.call("long.mp4", sandboxed.work_slowly, 6, 0.5) == "done"
+        sandbox.timeout = SHORT
+        with pytest.raises(Incident, match=r"long\.mp4: decoding made no progress for 0\.5 s"):
+            sandbox.call("long.mp4", sandboxed.work_slowly, 1, 3600)
+
+
+def test_decoding_gives_signs_of_life(video):
+    beats = []
+    with heard_by(lambda: beats.append(1)):
+        frames = len(scan_video(video))
+        assert len(beats) > 2 * frames  # reading, and at least once decoding
+        beats.clear()
+        with open_reader(video, "pyav") as reader:
+            reader.get_batch([frames - 1])
+        assert len(beats) > 1
+    beats.clear()
+    scan_video(video)
+    assert not beats
 
 
 def test_a_child_killed_between_calls_costs_nothing(sandbox):
@@ -242,7 +267,7 @@ def test_a_file_that_cannot_even_be_opened_costs_the_time_limit(tmp_path, video)
     endless = tmp_path / "endless.mp4"
     os.mkfifo(endless)  # whoever opens it waits for a writer that never comes
     opener = SafeOpener(timeout=SHORT)
-    with pytest.raises(Incident, match=r"endless\.mp4: decoding did not end within 0\.5 s"):
+    with pytest.raises(Incident, match=r"endless\.mp4: decoding made no progress for 0\.5 s"):
         opener(str(endless))
     opener = SafeOpener(timeout=GENEROUS)
     with opener(video) as reader:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import csv
 import math
 import os
+from pathlib import Path
 
 import pytest
 from layouts import write_table
@@ -150,6 +151,28 @@ def test_folds_keep_people_apart(tmp_path):
         assert len(set().union(*people.values())) == 6
         tested += sorted(people["test"])
     assert len(set(tested)) == 6
+
+
+def test_absolute_paths_below_the_root_are_below_it(tmp_path):
+    root = touch(tmp_path / "root", "x/a.mp4", "b.mp4")
+    (tmp_path / "link").symlink_to(root)
+    for named, given in ((root, root), (tmp_path / "link", root), (root, tmp_path / "link")):
+        path = write(tmp_path / "videos.csv", ["path", "label"], [f"{named}/x/../x/a.mp4", "x"], ["b.mp4", "y"])
+        data = TableDataModule(str(given), str(path), val_fraction=0.0, test_fraction=0.0)
+        assert data.catalogue.records["train"].ids == ["x/a", "b"]
+
+
+def test_two_files_that_differ_in_case(tmp_path):
+    root = Path(touch(tmp_path / "root", "IMG_1.mp4", "img_1.mp4"))
+    if len(list(root.iterdir())) < 2:
+        pytest.skip("this disk does not tell letter cases apart")
+    path = write(tmp_path / "videos.csv", ["path", "label"], ["IMG_1.mp4", "x"], ["img_1.mp4", "y"])
+    data = TableDataModule(str(root), str(path), val_fraction=0.0, test_fraction=0.0)
+    paths = data.catalogue.records["train"].paths
+    assert [name.rpartition("/")[2] for name in paths] == ["IMG_1.mp4", "img_1.mp4"]
+    (root / "img_1.mp4").unlink()
+    with pytest.raises(UserError, match=r"IMG_1.mp4: listed twice, as IMG_1.mp4 and as img_1.mp4"):
+        TableDataModule(str(root), str(path)).setup("fit")
 
 
 def test_a_table_may_lead_outside_if_allowed(tmp_path):

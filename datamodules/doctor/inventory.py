@@ -14,7 +14,9 @@ from temporal_attn.types import UserError
 __all__ = ["take_inventory"]
 
 
-def take_inventory(root: str, splits: str | None = None, fold: int = 1, layout: str | None = None) -> Inventory:
+def take_inventory(
+    root: str, splits: str | None = None, fold: int = 1, layout: str | None = None, allow_outside: bool = False
+) -> Inventory:
     """Every video that is listed or on disk.
 
     Args:
@@ -22,11 +24,12 @@ def take_inventory(root: str, splits: str | None = None, fold: int = 1, layout: 
         splits: See `recognise`.
         fold: Likewise.
         layout: Likewise.
+        allow_outside: Likewise.
 
     Raises:
         UserError: The layout is not understood, a list is malformed, or there is no video.
     """
-    data = recognise(root, splits, fold, layout)
+    data = recognise(root, splits, fold, layout, allow_outside)
     catalogue = data.find_videos()
     parts = {split: records for split, records in catalogue.records.items() if len(records)}
     is_split = splits is not None or len(parts) > 1
@@ -35,7 +38,7 @@ def take_inventory(root: str, splits: str | None = None, fold: int = 1, layout: 
         for split, records in parts.items()
         for clip in _clips(records, catalogue.class_names, split if is_split else None)
     ]
-    files = VideoFiles(root)
+    files = VideoFiles(root, allow_outside)
     listed = {clip.path for clip in clips}
     has_folders = any(os.path.isdir(path) for path in listed)  # otherwise images beside the videos are none of them
     names = [*files.names, *(files.image_folders if has_folders else ())]

@@ -16,6 +16,7 @@ from datamodules.kinetics import KineticsDataModule
 from datamodules.mmaction import MMActionDataModule
 from datamodules.readers import VIDEO_SUFFIXES
 from datamodules.records.lists import read_lines
+from datamodules.records.parts import part_in_name
 from datamodules.ssv2 import SSv2DataModule
 from datamodules.table import TableDataModule
 from datamodules.ucf101 import UCF101DataModule
@@ -33,15 +34,18 @@ class _Layout(NamedTuple):
     Args:
         expected: What they look like, for a person.
         is_here: Whether a path looks like that.
-        open: The datamodule of a root, that path and a fold, without a validation part that it would draw itself.
+        open: The datamodule of a root, that path, a fold, and whether links and lists may lead out of the root; without
+            a validation part that it would draw itself.
     """
 
     expected: str
     is_here: Callable[[Path], bool]
-    open: Callable[[str, Path, int], VideoDataModule]
+    open: Callable[[str, Path, int, bool], VideoDataModule]
 
 
-def recognise(root: str, splits: str | None = None, fold: int = 1, layout: str | None = None) -> VideoDataModule:
+def recognise(
+    root: str, splits: str | None = None, fold: int = 1, layout: str | None = None, allow_outside: bool = False
+) -> VideoDataModule:
     """The datamodule that understands a data set, without a validation part that it would draw itself.
 
     Args:
@@ -49,6 +53,7 @@ def recognise(root: str, splits: str | None = None, fold: int = 1, layout: str |
         splits: Folder of annotation files, or a table; None reads the split off the folders.
         fold: Of UCF101's or HMDB51's official lists.
         layout: One of `LAYOUTS`; None finds out by the files in `splits`.
+        allow_outside: Whether links and lists may lead out of the root.
 
     Raises:
         UserError: The splits are in none of the layouts, or the layout is unknown or needs them.
@@ -58,14 +63,14 @@ def recognise(root: str, splits: str | None = None, fold: int = 1, layout: str |
     if splits is None:
         if layout is not None:
             raise UserError(f"layout {layout} needs splits: {LAYOUTS[layout].expected}")
-        return FolderDataModule(root, val_fraction=0.0, test_fraction=0.0)
+        return FolderDataModule(root, val_fraction=0.0, test_fraction=0.0, allow_outside=allow_outside)
     path = Path(splits)
     known = (name for name, form in LAYOUTS.items() if form.is_here(path))
     name = layout or next(known, None)
     if name is None:
         forms = "; ".join(f"{form.expected} ({name})" for name, form in LAYOUTS.items())
         raise UserError(f"splits {splits}: no such lists; expected one of: {forms}")
-    return LAYOUTS[name].open(root, path, fold)
+    return LAYOUTS[name].open(root, path, fold, allow_outside)
 
 
 def _holds(*endings: str) -> Callable[[Path], bool]:
@@ -95,9 +100,9 @@ def _part_lists(path: Path) -> dict[str, str]:
     """``train_list`` and so on, by the word in the name of the text file."""
     lists: dict[str, str] = {}
     for file in sorted(path.glob("*.txt")):
-        part = re.search("|".join(_PARTS), file.stem.casefold())
+        part = part_in_name(file.stem)
         if part is not None:
-            lists.setdefault(f"{part[0]}_list", str(file))
+            lists.setdefault(f"{part}_list", str(file))
     return lists
 
 
@@ -107,7 +112,7 @@ def _is_mmaction(path: Path) -> bool:
     return "train_list" in lists and all(numbers for _, numbers in _numbered(Path(lists["train_list"])))
 
 
-def _open_mmaction(root: str, path: Path, _: int) -> VideoDataModule:
+def _open_mmaction(root: str, path: Path, _: int, outside: bool) -> VideoDataModule:
     lists = _part_lists(path)
     if "train_list" not in lists:
         raise UserError(f"splits {path}: no .txt file with train in its name")
@@ -120,6 +125,7 @@ def _open_mmaction(root: str, path: Path, _: int) -> VideoDataModule:
         label_map=None if label_map is None else str(label_map),
         frame_folders=are_folders,
         multi_label=any(len(numbers) != (2 if are_folders else 1) for _, numbers in lines),
+        allow_outside=outside,
         val_fraction=0.0,
     )
 
@@ -130,46 +136,61 @@ def _numbered(path: Path) -> list[tuple[str, list[str]]]:
     return [(match[1], match[2].split()) for match in split if match is not None]
 
 
-def _open_lists(root: str, path: Path, _: int) -> VideoDataModule:
+def _open_lists(root: str, path: Path, _: int, outside: bool) -> VideoDataModule:
     lists = {f"{part}_list": str(path / f"{part}.txt") for part in _PARTS if (path / f"{part}.txt").exists()}
-    return FolderDataModule(root, val_fraction=0.0, test_fraction=0.0, **lists)  # type: ignore[arg-type]
+    return FolderDataModule(root, val_fraction=0.0, test_fraction=0.0, allow_outside=outside, **lists)  # type: ignore[arg-type]
 
 
 LAYOUTS = {
     "ucf101": _Layout(
         "a folder with classInd.txt and trainlist01.txt",
         _holds("classind.txt"),
-        lambda root, path, fold: UCF101DataModule(root, str(path), fold, val_fraction=0.0),
+        lambda root, path, fold, outside: UCF101DataModule(
+            root, str(path), fold, val_fraction=0.0, allow_outside=outside
+        ),
     ),
     "hmdb51": _Layout(
         "with <class>_test_split1.txt",
         lambda path: any(path.glob("*_test_split?.txt")),
-        lambda root, path, fold: HMDB51DataModule(root, str(path), fold, val_fraction=0.0),
+        lambda root, path, fold, outside: HMDB51DataModule(
+            root, str(path), fold, val_fraction=0.0, allow_outside=outside
+        ),
     ),
     "ssv2": _Layout(
         "with labels.json, train.json and validation.json",
         _holds("labels.json", "train.json", "validation.json"),
-        lambda root, path, _: SSv2DataModule(root, str(path), "test", val_fraction=0.0),
+        lambda root, path, _, outside: SSv2DataModule(root, str(path), "test", val_fraction=0.0, allow_outside=outside),
     ),
     "diving48": _Layout(
         "with vocab.json, train.json and test.json",
         _holds("vocab.json", "train.json"),
-        lambda root, path, _: Diving48DataModule(root, str(path), val_fraction=0.0),
+        lambda root, path, _, outside: Diving48DataModule(root, str(path), val_fraction=0.0, allow_outside=outside),
     ),
     "jester": _Layout(
         "with labels.csv, train.csv and validation.csv",
         _holds("labels.csv", "train.csv", "validation.csv"),
-        lambda root, path, _: JesterDataModule(root, str(path), "test", val_fraction=0.0),
+        lambda root, path, _, outside: JesterDataModule(
+            root, str(path), "test", val_fraction=0.0, allow_outside=outside
+        ),
     ),
     "kinetics": _Layout(
         "a .csv file, or a folder of them, with the column youtube_id",
         _is_kinetics,
-        lambda root, path, _: KineticsDataModule(root, str(path), "test", val_fraction=0.0),
+        lambda root, path, _, outside: KineticsDataModule(
+            root, str(path), "test", val_fraction=0.0, allow_outside=outside
+        ),
     ),
     "table": _Layout(
         "a .csv, .tsv or .parquet table with the column path",
         lambda path: path.suffix.lower() in _TABLES,
-        lambda root, path, _: TableDataModule(root, str(path), val_fraction=0.0, test_fraction=0.0),
+        lambda root, path, _, outside: TableDataModule(
+            root,
+            str(path),
+            delimiter="\t" if path.suffix.lower() == ".tsv" else ",",
+            val_fraction=0.0,
+            test_fraction=0.0,
+            allow_outside=outside,
+        ),
     ),
     "mmaction": _Layout("a folder with train*.txt, lines '<path> <label>'", _is_mmaction, _open_mmaction),
     "lists": _Layout(

@@ -35,6 +35,7 @@ def run_doctor(
     workers: int | None = None,
     timeout: float = 60.0,
     cache_dir: str | None = None,
+    allow_outside: bool = False,
 ) -> int:
     """Say what is wrong with a data set, before it costs a training run.
 
@@ -48,7 +49,7 @@ def run_doctor(
         root: Folder of the videos.
         splits: Folder of the annotation files, or the file where it is one: the official ones of UCF101, HMDB51,
             Kinetics, Something-Something v2, Diving48 or Jester, mmaction2's lists, plain ``train.txt``, ``val.txt``
-            and ``test.txt``, or a table (.csv, .parquet); None takes the split from the folders.
+            and ``test.txt``, or a table (.csv, .tsv, .parquet); None takes the split from the folders.
         fold: Of UCF101's or HMDB51's official lists.
         layout: Of the splits; found out by their files if not given.
         json: File for all problems, machine-readable.
@@ -58,9 +59,10 @@ def run_doctor(
         strict: Whether warnings are errors.
         min_frames: Videos with fewer frames are too short.
         workers: Files that are decoded at a time; None for one a processor.
-        timeout: Seconds after which a decoder counts as hanging.
+        timeout: Seconds without progress after which a decoder counts as hanging; a long video may take longer.
         cache_dir: Folder for the manifest: give it to the datamodule too, and training trusts it. None takes a folder
             of the data set's own in the user's cache.
+        allow_outside: Whether links and lists may lead out of the root.
 
     Returns:
         Exit status: 1 when there is an error.
@@ -70,7 +72,7 @@ def run_doctor(
     """
     for path in (json, html, quarantine):
         _check_writable(path)
-    inventory = take_inventory(root, splits, fold, layout)
+    inventory = take_inventory(root, splits, fold, layout, allow_outside)
     found = _examine(inventory, cache_dir or _user_cache(root), workers, timeout)
     problems = find_problems(inventory, found, min_frames, strict)
     diagnosis = Diagnosis(root, splits, fold, inventory, found, tuple(problems))

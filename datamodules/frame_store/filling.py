@@ -20,7 +20,7 @@ from datamodules.frame_store.settings import FrameSettings
 from datamodules.frame_store.shard import ShardWriter, StoredVideo, remove_abandoned
 from datamodules.frame_store.store import FrameStore
 from datamodules.sandbox import Incident
-from temporal_attn.types import UserError, VideoError
+from temporal_attn.types import UnavailableVideo, UserError, VideoError
 
 __all__ = ["Filling", "fill_frame_store"]
 
@@ -63,7 +63,8 @@ def fill_frame_store(
 
     What is stored already stays; an interrupted run goes on where it was. Several processes may fill one store at the
     same time. Videos that cannot be read are stored as such, with the reason, so that training need not try them;
-    those whose decoder hung or crashed are tried again by the next run.
+    those whose decoder hung or crashed, whose file could not be opened or for which memory did not suffice are tried
+    again by the next run.
 
     Args:
         paths: The files.
@@ -242,7 +243,7 @@ class _Worker:
         except VideoError as error:
             reason = error.reason
             self._take_back(writer, start)
-            if isinstance(error, Incident):  # a busy machine may be to blame
+            if isinstance(error, (Incident, UnavailableVideo)):  # a busy machine or a permission, and not the file
                 return reason
             video = replace(video, reason=reason)
         except BaseException:
@@ -305,12 +306,13 @@ def _estimate(sample: Sequence[str], rest: Sequence[str], settings: FrameSetting
     taken = sum(int(video.offsets[-1] - video.offsets[0]) for video in stored)
     if settings.max_frames is not None:
         return taken * len(rest) // max(len(stored), 1)
-    return taken * sum(map(_size_of, rest)) // max(sum(video.size for video in stored), 1)
+    return taken * sum(map(_size_of, rest)) // max(sum(_size_of(video.path) for video in stored), 1)
 
 
 def _size_of(path: str) -> int:
+    """Bytes of a file, or of all images of a folder; 0 where it cannot be told."""
     try:
-        return os.stat(path).st_size
+        return sum(entry.stat().st_size for entry in os.scandir(path)) if os.path.isdir(path) else os.stat(path).st_size
     except OSError:
         return 0
 

@@ -28,7 +28,8 @@ class FrameSettings:
         encoding: ``jpeg``: small, each frame is decompressed when it is read. ``uint8``: exact, copied when it is read,
             about nine times as large.
         quality: Of the JPEG, 1 to 95.
-        max_frames: Most frames of a video, taken from its middle outwards in equal steps; None stores all of them.
+        max_frames: Most frames of a video, the middles of as many equal parts; None stores all of them. A store of some
+            serves clips of no more frames that are spread over whole videos, and no others.
         reader: Engine of `datamodules.readers.open_reader`.
 
     Raises:

@@ -18,6 +18,7 @@ from datamodules.frame_store.shard import DamagedShard, Shard, StoredVideo, find
 from datamodules.readers import Reader
 from datamodules.readers.base import BaseReader, scaled_size
 from datamodules.readers.scaling import FrameScaler
+from datamodules.records import RecordTable
 from temporal_attn.types import ClipSpec, UserError, VideoError, VideoRecord
 
 __all__ = ["FrameStore", "StoredFrames"]
@@ -127,18 +128,45 @@ class FrameStore:
                 _log.warning("%s; it is decoded, and so are others, which are not named", absence)
         return self.otherwise(path, engine, short_side)
 
-    def check_clip(self, clip: ClipSpec) -> None:
+    def check_clip(self, clip: ClipSpec, num_clips: int = 1) -> None:
         """Find out before training whether clips can be cut from what is stored.
 
+        Args:
+            clip: How a clip is cut.
+            num_clips: Clips of a video at different times.
+
         Raises:
-            UserError: The frames are too small, or frames in between are missing.
+            UserError: The frames are too small, or frames that the clips need are missing.
         """
         if clip["resize"] > self.settings.short_side:
             raise UserError(_too_small(self, clip["resize"]))
-        if clip["sampling"] == "dense" and self.settings.max_frames is not None:
+        most = self.settings.max_frames
+        if most is None:
+            return
+        holds = f"frames {self.folder}: a store of at most {most} frames a video"
+        if clip["sampling"] in ("dense", "seconds"):
             raise UserError(
-                f"frames {self.folder}: a store of at most {self.settings.max_frames} frames a video has no "
-                "neighbours for clip.sampling dense; store all frames, or sample uniform"
+                f"{holds} has no neighbours for clip.sampling {clip['sampling']}; store all frames, or sample uniform"
+            )
+        if lag := clip.get("lag", 0.0):
+            raise UserError(f"{holds} has none {lag:g} s later, as clip.lag asks; store all frames, or set lag to 0")
+        if most < clip["num_frames"] * num_clips:
+            several = f" in each of clip.num_clips {num_clips}" if num_clips > 1 else ""
+            raise UserError(
+                f"{holds} is too small for clip.num_frames {clip['num_frames']}{several}; store "
+                f"{clip['num_frames'] * num_clips} or more, or take fewer"
+            )
+
+    def check_records(self, records: RecordTable) -> None:
+        """Find out before training whether the videos' seconds can be found in what is stored.
+
+        Raises:
+            UserError: Some are segments, and a segment may have none of a video's few stored frames.
+        """
+        if self.settings.max_frames is not None and records.have_seconds:
+            raise UserError(
+                f"frames {self.folder}: a store of at most {self.settings.max_frames} frames a video does not hold the "
+                "frames of segments (start, end); store all frames, or decode the files"
             )
 
     def damaged_videos(self) -> list[str]:

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from datamodules.readers.base import BaseReader, scaled_size
 from datamodules.readers.scaling import FrameScaler
-from temporal_attn.types import UserError, VideoError
+from temporal_attn.types import UnavailableVideo, UserError, VideoError
 
 __all__ = ["ArrayReader"]
 
@@ -65,7 +65,9 @@ def _load(path: str) -> npt.NDArray[np.uint8]:
     try:
         frames: npt.NDArray[np.uint8] = np.load(path, mmap_mode="r", allow_pickle=False)
     except FileNotFoundError as error:
-        raise VideoError(path, "the file does not exist") from error
+        raise UnavailableVideo(path, "the file does not exist") from error
+    except PermissionError as error:
+        raise UnavailableVideo(path, error.strerror or str(error)) from error
     except (OSError, ValueError, EOFError) as error:
         raise VideoError(path, f"not an array of NumPy, or cut off ({error})") from error
     if not isinstance(frames, np.ndarray):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections import defaultdict
 from pathlib import Path
 
 import numpy as np
@@ -11,18 +12,23 @@ import numpy.typing as npt
 
 from datamodules.readers.base import BaseReader, scaled_size
 from datamodules.readers.scaling import FrameScaler
-from temporal_attn.types import UserError, VideoError
+from temporal_attn.types import UnavailableVideo, UserError, VideoError
 
 __all__ = ["IMAGE_SUFFIXES", "FrameFolderReader", "image_names", "natural_order"]
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
 """Lower-case suffixes of the files that are taken for frames."""
 
+_FRAMES = "img_#"
+_NAMED = 5
+
 
 class FrameFolderReader(BaseReader):
     """JPEG and PNG files of a folder, in the order in which people count: ``frame_2`` comes before ``frame_10``.
 
-    The first image tells the size. Images are turned upright as their EXIF data says.
+    Hidden files are none of them. Where numbered images of several kinds lie together, as in folders of raw frames and
+    optical flow, those whose names begin with ``img_`` are the video. The first image tells the size. Images are turned
+    upright as their EXIF data says.
 
     Args:
         path: The folder.
@@ -30,7 +36,7 @@ class FrameFolderReader(BaseReader):
         fps: Frames per second, which images do not know.
 
     Raises:
-        VideoError: There is no such folder, no image in it, or the first image cannot be read.
+        VideoError: There is no such folder, no image in it, several kinds of them, or the first cannot be read.
         UserError: fps is not positive.
     """
 
@@ -72,23 +78,43 @@ class FrameFolderReader(BaseReader):
             with Image.open(os.path.join(self.path, name)) as image:
                 return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
         except (OSError, UnidentifiedImageError, SyntaxError, ValueError) as error:
+            if isinstance(error, OSError) and error.errno is not None:  # of the disk; Pillow's own have no number
+                raise UnavailableVideo(self.path, f"{name}: {error.strerror}") from error
             raise VideoError(self.path, f"{name} is no readable image ({error})") from error
 
 
 def image_names(path: str) -> list[str]:
-    """Names of the images in a folder, in `natural_order`.
+    """Names of the images in a folder that are its frames, see `FrameFolderReader`, in `natural_order`.
 
     Raises:
-        VideoError: There is no such folder, or no image in it.
+        VideoError: There is no such folder, no image in it, or several kinds of them.
     """
-    try:
-        names = [name for name in os.listdir(path) if name.lower().endswith(IMAGE_SUFFIXES)]
+    try:  # macOS leaves a hidden ._00001.jpg beside 00001.jpg, which is no image
+        listed = [name for name in os.listdir(path) if not name.startswith(".")]
+        names = [name for name in listed if name.lower().endswith(IMAGE_SUFFIXES)]
     except OSError as error:
         missing = isinstance(error, FileNotFoundError)
-        raise VideoError(path, "the folder does not exist" if missing else str(error.strerror)) from error
+        raise UnavailableVideo(path, "the folder does not exist" if missing else str(error.strerror)) from error
     if not names:
         raise VideoError(path, f"a folder without frames: none of its files ends in {' '.join(IMAGE_SUFFIXES)}")
-    return natural_order(names)
+    return natural_order(_of_one_kind(names, path))
+
+
+def _of_one_kind(names: list[str], path: str) -> list[str]:
+    """The names that number the frames of one film: a kind is what stands around the numbers."""
+    kinds: dict[str, list[str]] = defaultdict(list)
+    for name in names:
+        stem = name.rpartition(".")[0].lower()
+        kinds[re.sub(r"\d+", "#", stem)].append(name)
+    numbered = {kind: alike for kind, alike in kinds.items() if "#" in kind}
+    if len(numbered) < 2:
+        return names
+    if _FRAMES in numbered:
+        return numbered[_FRAMES]
+    found = ", ".join(f"{kind} ({len(alike)})" for kind, alike in sorted(numbered.items())[:_NAMED])
+    raise VideoError(
+        path, f"a folder with images of several kinds: {found}; give each a folder, or call the frames img_#"
+    )
 
 
 def natural_order(names: list[str]) -> list[str]:

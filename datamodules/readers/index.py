@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from temporal_attn.types import VideoError
+from temporal_attn.types import UnavailableVideo
 
 __all__ = ["FileStamp", "VideoIndex"]
 
@@ -55,7 +55,7 @@ class FileStamp:
         except OSError as error:
             missing = isinstance(error, FileNotFoundError)
             reason = "the file does not exist" if missing else error.strerror or str(error)
-            raise VideoError(str(path), reason) from error
+            raise UnavailableVideo(str(path), reason) from error
         return cls(status.st_size, status.st_mtime_ns)
 
 

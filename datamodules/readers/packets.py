@@ -10,8 +10,9 @@ from collections.abc import Container, Iterator
 from io import BufferedReader, FileIO
 from typing import TYPE_CHECKING, Protocol, cast
 
+from datamodules.heartbeat import beat
 from datamodules.readers.index import VideoIndex
-from temporal_attn.types import VideoError
+from temporal_attn.types import UnavailableVideo, VideoError
 
 if TYPE_CHECKING:
     import av
@@ -62,7 +63,7 @@ class StoredPackets:
         try:
             self._file = BufferedReader(FileIO(path), _BUFFER_BYTES)
         except OSError as error:
-            raise VideoError(path, error.strerror or str(error)) from error
+            raise UnavailableVideo(path, error.strerror or str(error)) from error
         self.context.thread_count = 1
         self.context.codec_tag = index.codec_tag
         self.context.extradata = index.extradata or None
@@ -108,6 +109,7 @@ def decode_packets(
     for packet in packets.packets_from(first):
         if last is not None and (packet.pts or 0) > last:
             break
+        beat()
         context.skip_frame = "DEFAULT" if wanted is None or packet.pts in wanted else "NONREF"
         yield from decode(context, packet)
     context.skip_frame = "DEFAULT"

@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from datamodules.heartbeat import beat
 from datamodules.readers.order import CodedPacket, is_avi
-from temporal_attn.types import UserError, VideoError
+from temporal_attn.types import UnavailableVideo, UserError, VideoError
 
 if TYPE_CHECKING:
     import av
@@ -119,6 +120,7 @@ class PacketSource:
         total = 0
         try:
             for packet in self.container.demux(self.stream):
+                beat()
                 if packet.size == 0 and packet.dts is None:
                     continue  # PyAV's mark for the end
                 pictures = "".join("IPBS"[code[0] >> 6] for code in _VOP.findall(packet)) if wants_pictures else ""
@@ -182,6 +184,8 @@ def open_video(path: str, stream: int | None = None) -> tuple[av.container.Input
     try:
         container = av.open(path, metadata_errors="replace", options=quick)
     except av.error.FFmpegError as error:
+        if isinstance(error, MemoryError):
+            raise UnavailableVideo(path, "there is not enough memory to open it") from error
         raise VideoError(path, _reason_for(head, error)) from error
     try:
         pictures = moving_pictures(container)
@@ -217,7 +221,7 @@ def _head(path: str) -> bytes:
             head = file.read(16)
     except OSError as error:
         reason = "the file does not exist" if isinstance(error, FileNotFoundError) else (error.strerror or str(error))
-        raise VideoError(path, reason) from error
+        raise UnavailableVideo(path, reason) from error
     if not head:
         raise VideoError(path, "the file is empty (0 bytes)")
     return head

@@ -34,7 +34,8 @@ class Account:
         found: How many of them are on disk.
         missing: Ids of the others.
         num_classes: Classes that the data set names.
-        empty_classes: Those of them without a clip on disk.
+        empty_classes: Those of them without a clip on disk, or with none that is not left out.
+        excluded: How many of those found are left out, see `datamodules.exclusion`.
     """
 
     listed: int
@@ -42,10 +43,13 @@ class Account:
     missing: tuple[str, ...]
     num_classes: int
     empty_classes: tuple[str, ...]
+    excluded: int = 0
 
     def __str__(self) -> str:
         """One line for the log."""
         files = f"{self.found:,} of {self.listed:,} listed files found"
+        if self.excluded:
+            files += f", {self.excluded:,} of them left out"
         if self.num_classes == 0:  # files to predict on
             return files
         return f"{files}, {self.num_classes - len(self.empty_classes)} of {self.num_classes} classes"
@@ -75,8 +79,9 @@ class Entry(NamedTuple):
         classes: Name of the class as the class index spells it; a tuple of names for a multi-label data set; None when
             the list does not tell.
         group: Leakage unit; None makes the video a group of its own.
-        start: First second of the segment, None for the file's start.
-        end: Last second of the segment, None for the file's end.
+        start: First second of the segment, counted from the file's first frame; None for the file's start.
+        end: Last second of the segment, likewise; None for the file's end.
+        frames: Frames that the list speaks of, None where it does not.
     """
 
     name: str
@@ -84,6 +89,7 @@ class Entry(NamedTuple):
     group: str | None = None
     start: float | None = None
     end: float | None = None
+    frames: int | None = None
 
     @property
     def id(self) -> str:

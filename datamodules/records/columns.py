@@ -10,11 +10,10 @@ from typing import Any
 
 from datamodules.records.catalogue import Entry
 from datamodules.records.lists import read_columns, relative_name, seconds, unrepeated
+from datamodules.records.parts import part_called
 from temporal_attn.types import UserError
 
 __all__ = ["TableColumns", "read_video_table"]
-
-_PART = {"train": "train", "val": "val", "valid": "val", "validation": "val", "dev": "val", "test": "test"}
 
 
 @dataclass(frozen=True)
@@ -24,8 +23,8 @@ class TableColumns:
     Args:
         path: The file, below the videos' folder.
         label: The class, or several.
-        start: First second of a segment.
-        end: Last second of a segment.
+        start: First second of a segment, counted from the video's first frame.
+        end: Last second of a segment, likewise.
         group: Leakage unit.
         split: ``train``, ``val`` or ``test``.
     """
@@ -50,6 +49,7 @@ def read_video_table(
     label_separator: str | None = None,
     delimiter: str = ",",
     allow_outside: bool = False,
+    root: str | Path | None = None,
 ) -> dict[str, list[Entry]]:
     """Videos by ``train``, ``val`` and ``test`` when the table has a column for it, else all under ``all``.
 
@@ -60,6 +60,7 @@ def read_video_table(
             lists is multi-label by itself.
         delimiter: What stands between the values of a text file.
         allow_outside: Whether paths may lead out of the videos' folder.
+        root: The videos' folder, below which absolute paths are understood.
 
     Raises:
         UserError: The file is missing or empty, a column is missing, or a row is malformed, points outside or appears
@@ -72,22 +73,25 @@ def read_video_table(
         rows = [(where, dict(row)) for where, row in read_columns(path, columns.needed, optional, delimiter)]
     parts: dict[str, list[tuple[str, Entry]]] = defaultdict(list)
     for where, row in rows:
-        entry = _entry(row, where, columns, label_separator, allow_outside)
+        name = relative_name(_path(row, where, columns.path), where, allow_outside, root)
+        entry = _entry(row, name, where, columns, label_separator)
         parts[_part(row, where, columns.split)].append((where, entry))
     return {part: unrepeated(located) for part, located in parts.items()}
 
 
-def _entry(
-    row: Mapping[str, Any], where: str, columns: TableColumns, label_separator: str | None, allow_outside: bool
-) -> Entry:
-    name = _text(row, columns.path)
+def _path(row: Mapping[str, Any], where: str, column: str) -> str:
+    name = _text(row, column)
     if not name:
-        raise UserError(f"{where}: no {columns.path}")
+        raise UserError(f"{where}: no {column}")
+    return name
+
+
+def _entry(row: Mapping[str, Any], name: str, where: str, columns: TableColumns, label_separator: str | None) -> Entry:
     start, end = (seconds(_text(row, column), where) for column in (columns.start, columns.end))
     if start is not None and end is not None and end <= start:
         raise UserError(f"{where}: the segment ends at {end:g} s, but starts at {start:g} s")
     classes = _classes(row[columns.label], label_separator)
-    return Entry(relative_name(name, where, allow_outside), classes, _text(row, columns.group) or None, start, end)
+    return Entry(name, classes, _text(row, columns.group) or None, start, end)
 
 
 def _classes(value: Any, separator: str | None) -> str | tuple[str, ...] | None:  # noqa: ANN401 - as a table holds it
@@ -103,7 +107,7 @@ def _classes(value: Any, separator: str | None) -> str | tuple[str, ...] | None:
 def _part(row: Mapping[str, Any], where: str, column: str) -> str:
     if column not in row:
         return "all"
-    part = _PART.get(_text(row, column).lower())
+    part = part_called(_text(row, column))
     if part is None:
         raise UserError(f"{where}: {column} is {row[column]!r}; it has to be train, val or test")
     return part

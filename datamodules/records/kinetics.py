@@ -9,12 +9,12 @@ from pathlib import Path
 
 from datamodules.records.catalogue import Entry
 from datamodules.records.lists import read_columns, unrepeated
+from datamodules.records.parts import part_called, part_in_name
 from temporal_attn.types import UserError
 
 __all__ = ["read_kinetics"]
 
 _COLUMNS = ("youtube_id", "time_start", "time_end")
-_PART = {"train": "train", "val": "val", "validate": "val", "validation": "val", "test": "test"}
 
 
 def read_kinetics(path: Path) -> tuple[tuple[str, ...], Mapping[str, list[Entry]]]:
@@ -37,7 +37,7 @@ def read_kinetics(path: Path) -> tuple[tuple[str, ...], Mapping[str, list[Entry]
     parts: dict[str, list[tuple[str, Entry]]] = defaultdict(list)
     for file in files:
         for where, row in read_columns(file, _COLUMNS, ("label", "split")):
-            part = _PART.get(row.get("split", _part_of_file(file)).lower())
+            part = part_called(row["split"]) if "split" in row else part_in_name(file.stem)
             if part is None:
                 raise UserError(
                     f"{where}: the split is none of train, validate and test, nor is one in the file's name"
@@ -47,11 +47,6 @@ def read_kinetics(path: Path) -> tuple[tuple[str, ...], Mapping[str, list[Entry]
             parts[part].append((where, Entry(f"{video}_{start:06d}_{end:06d}", row.get("label") or None, video)))
     names = {name for located in parts.values() for _, entry in located for name in entry.class_tuple}
     return tuple(sorted(names)), {part: unrepeated(located) for part, located in parts.items()}
-
-
-def _part_of_file(path: Path) -> str:
-    match = re.search("train|val|test", path.stem.lower())
-    return match[0] if match else ""
 
 
 def _whole_seconds(text: str, where: str) -> int:

@@ -9,6 +9,7 @@ import csv
 import io
 import json
 import math
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -54,7 +55,7 @@ def read_lines(path: Path, expected: str) -> list[tuple[str, str]]:
     Raises:
         UserError: The file is missing, empty or no text.
     """
-    numbered = enumerate(_read_text(path).splitlines(), start=1)
+    numbered = enumerate(_read_text(path).split("\n"), start=1)  # names may hold what else Python counts as line ends
     lines = [(f"{path}, line {number}", line.strip()) for number, line in numbered if line.strip()]
     if not lines:
         raise UserError(f"{path}: empty; expected lines {expected}")
@@ -109,23 +110,34 @@ def read_json(path: Path) -> Any:  # noqa: ANN401 - whatever the file holds
         raise UserError(f"{path}, line {error.lineno}: no JSON: {error.msg}") from None
 
 
-def relative_name(name: str, where: str, allow_outside: bool = False) -> str:
+def relative_name(name: str, where: str, allow_outside: bool = False, root: str | Path | None = None) -> str:
     """A listed path with ``/`` between its folders.
 
     Args:
-        name: As listed.
+        name: As listed. An absolute path below the root becomes relative.
         where: File and line, for the message.
         allow_outside: Whether it may lead out of the videos' folder.
+        root: The videos' folder; None where only relative paths make sense.
 
     Raises:
         UserError: It does, but may not.
     """
     name = name.replace("\\", "/")
+    if root is not None and os.path.isabs(name):
+        name = _below(name, root)
     if leaves_root(name) and not allow_outside:
         raise UserError(
             f"{where}: {name!r} points outside the videos' folder; list paths below it, or set allow_outside: true"
         )
     return name if leaves_root(name) else name.removeprefix("./")
+
+
+def _below(name: str, root: str | Path) -> str:
+    """An absolute path as one below the root, by whatever links folders and root are named; else as it is."""
+    folder, file = os.path.split(os.path.normpath(name))
+    ways = ((Path(folder), os.path.abspath(root)), (Path(os.path.realpath(folder)), os.path.realpath(root)))
+    inside = ((way.relative_to(top) / file).as_posix() for way, top in ways if way.is_relative_to(top))
+    return next(inside, name)
 
 
 def seconds(text: str, where: str) -> float | None:
@@ -157,7 +169,7 @@ def unrepeated(located: Iterable[tuple[str, Entry]]) -> list[Entry]:
     first: dict[str, str] = {}
     entries = []
     for where, entry in located:
-        known = first.setdefault(entry.id.casefold(), where)
+        known = first.setdefault(entry.id, where)  # in two cases it may be two files; `locate` knows
         if known != where:
             raise UserError(f"{where}: {entry.name} is listed twice, first in {known}; delete one of the lines")
         entries.append(entry)

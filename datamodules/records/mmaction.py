@@ -31,6 +31,7 @@ def read_mmaction_list(
     frame_folders: bool = False,
     multi_label: bool = False,
     allow_outside: bool = False,
+    root: str | Path | None = None,
 ) -> list[Entry]:
     """Videos of a list.
 
@@ -43,6 +44,7 @@ def read_mmaction_list(
         frame_folders: Whether paths are folders of images, each followed by its number of frames.
         multi_label: Whether a video has several labels, or none.
         allow_outside: Whether paths may lead out of the videos' folder.
+        root: The videos' folder, below which absolute paths are understood.
 
     Raises:
         UserError: The file is missing or empty; or a line has another form, points outside the root, carries a label
@@ -59,8 +61,9 @@ def read_mmaction_list(
         if match is None or match[2] == "0":
             raise UserError(f"{where}: expected '{form}', found {line!r}")
         names = tuple(_name(int(label), class_names, where) for label in match[3].split())
-        name = relative_name(match[1], where, allow_outside)
-        located.append((where, Entry(name, names if multi_label else names[0])))
+        name = relative_name(match[1], where, allow_outside, root)
+        frames = int(match[2]) if match[2] else None
+        located.append((where, Entry(name, names if multi_label else names[0], frames=frames)))
     return unrepeated(located)
 
 

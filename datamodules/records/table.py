@@ -107,6 +107,16 @@ class RecordTable(Sequence[VideoRecord]):
         return _texts(self._group)
 
     @property
+    def have_seconds(self) -> bool:
+        """Whether some of them are segments of their files."""
+        return not bool(np.isnan(self._start).all() and np.isnan(self._end).all())
+
+    @property
+    def classes(self) -> set[int]:
+        """Indices of the classes that have a video."""
+        return set(np.unique(self._label.values).tolist())
+
+    @property
     def labels(self) -> list[Label]:
         """Their labels."""
         return [self._label_at(row) for row in range(len(self))]

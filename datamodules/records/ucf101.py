@@ -52,7 +52,9 @@ def read_class_index(path: Path) -> tuple[str, ...]:
     return tuple(names)
 
 
-def read_ucf101_list(path: Path, class_names: Sequence[str], allow_outside: bool = False) -> list[Entry]:
+def read_ucf101_list(
+    path: Path, class_names: Sequence[str], allow_outside: bool = False, root: str | Path | None = None
+) -> list[Entry]:
     """Videos of ``trainlist01.txt``, ``testlist01.txt`` and so on.
 
     Groups are numbered within their class, so that a group's name carries its class.
@@ -61,6 +63,7 @@ def read_ucf101_list(path: Path, class_names: Sequence[str], allow_outside: bool
         path: Lines ``<class>/<video>.avi``, in train lists followed by the class number from 1.
         class_names: From `read_class_index`.
         allow_outside: Whether lines may lead out of the videos' folder; the last two parts are class and video.
+        root: The videos' folder, below which absolute paths are understood.
 
     Raises:
         UserError: The file is missing; or a line has another form, points outside the root, names an unknown class,
@@ -71,7 +74,7 @@ def read_ucf101_list(path: Path, class_names: Sequence[str], allow_outside: bool
     entries = []
     for where, line in read_lines(path, form):
         match = re.fullmatch(r"(\S+)(?:\s+(\d+))?", line)
-        name = PurePosixPath(relative_name(match[1], where, allow_outside)) if match else PurePosixPath()
+        name = PurePosixPath(relative_name(match[1], where, allow_outside, root)) if match else PurePosixPath()
         video = _NAME.match(stem_of(name.name))
         if match is None or video is None or len(name.parts) < 2:
             raise UserError(f"{where}: expected {form}, found {line!r}")

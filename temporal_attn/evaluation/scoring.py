@@ -78,10 +78,12 @@ def calibrated(
 
     Args:
         views: Validation logits, one row a view; what has no label or no number is left out.
-        scoring: What stays.
+        scoring: What stays; all of it where there is no view at all.
         risk: Most that may be wrong of what is answered, as a share; None asks for nothing.
         coverage: Least share of the videos that is answered; likewise, and only one of the two.
     """
+    if not len(views.index):  # no video could be read, which says nothing of the model
+        return scoring
     views = _known(views)
     if not len(views.index):
         return replace(scoring, temperature=1.0, threshold=None)
