@@ -87,7 +87,11 @@ def _print(result: Mapping[str, Any]) -> None:
     for regime in dict.fromkeys(row["regime"] for row in rows):
         own = [row for row in rows if row["regime"] == regime and row["removal"] == "drop"]
         model = next(model for model in result["models"] if model["regime"] == regime)
-        told = ", ".join(f"{key} {_number(value)}" for key, value in model.items() if key not in ("regime", "doubts"))
+        told = ", ".join(
+            f"{key} {_number(value)}"
+            for key, value in model.items()
+            if key not in ("regime", "doubts") and value is not None
+        )
         measures = ("auroc", "p_at_3", "ndel", "nins", "tau", "rel_l2", "violation", "evals", "cpu_s")
         _table(f"{regime}: {told}", own, ("method",), measures)
         for doubt in model["doubts"]:

@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from datamodules.files import expand_paths
-from temporal_attn.keyframes.conditions import Condition, parse_condition
+from temporal_attn.keyframes.conditions import Condition, check_measured, parse_condition
 from temporal_attn.keyframes.digest import file_digest
+from temporal_attn.keyframes.encoded_video import encode_video
 from temporal_attn.keyframes.exports import DEFAULT_FORMATS, check_formats
-from temporal_attn.keyframes.inspect import InspectOptions, encode_video, inspect_encoded, printable
+from temporal_attn.keyframes.inspect import InspectOptions, inspect_encoded, printable
 from temporal_attn.keyframes.inspection import SCHEMA
 from temporal_attn.keyframes.long_video import MAX_STEP_S
 from temporal_attn.keyframes.pictures import jpeg
@@ -94,6 +95,8 @@ def inspect_videos(
     resolve_method(method)
     check_formats(formats)
     condition = None if fail_if is None else parse_condition(fail_if)
+    if condition is not None:
+        check_measured(condition, method)
     paths = [Path(path) for path in expand_paths(videos)]
     folder = writable_folder(out, "--out")
     loaded = load_classifier(checkpoint, device="cuda" if torch.cuda.is_available() else "cpu")
@@ -144,10 +147,15 @@ def inspect_videos(
 
 
 def _is_caught(condition: Condition | None, scores: Mapping[str, Any]) -> bool:
-    """Whether the condition holds for a video; then it is told."""
-    if condition is None or not condition.holds(scores):
+    """Whether the condition holds for a video; then it is told, and so is where there was nothing to compare."""
+    if condition is None:
         return False
-    print(f"error: {scores['video']}: {condition} holds ({condition.value(scores):.3g})", file=sys.stderr)
+    value = condition.value(scores)
+    if value is None:
+        print(f"{scores['video']}: {condition} was not tested, this clip has no {condition.measure}", file=sys.stderr)
+    if not condition.holds(scores):
+        return False
+    print(f"error: {scores['video']}: {condition} holds ({value:.3g})", file=sys.stderr)
     return True
 
 

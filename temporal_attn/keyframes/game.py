@@ -188,9 +188,16 @@ class FrameGame:
 
     def under(self, removal: str) -> FrameGame:
         """The same clip and question with another removal: score with one, test with the other."""
+        return self._anew(self.model, removal)
+
+    def by(self, model: FrameHead) -> FrameGame:
+        """The same clip, question and removal, answered by another model that takes the same tokens."""
+        return self._anew(model, self.removal)
+
+    def _anew(self, model: FrameHead, removal: str) -> FrameGame:
         asked = self.target if self.against is None else (self.target, self.against)
         return FrameGame(
-            self.model,
+            model,
             self.tokens,
             self.real[None],
             self.pts,

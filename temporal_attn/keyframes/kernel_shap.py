@@ -19,7 +19,7 @@ from temporal_attn.keyframes.game import FrameScores, Game
 from temporal_attn.keyframes.shapley import BUDGET, EXACT_FRAMES, exact_shapley, student_t, with_interval
 from temporal_attn.types import UserError
 
-__all__ = ["PairedAnswers", "ask_pairs", "enumerable", "kernel_shap", "regress"]
+__all__ = ["PairedAnswers", "ask_pairs", "enumerable", "fewest_evaluations", "kernel_shap", "regress"]
 
 
 def kernel_shap(game: Game, budget: int = BUDGET, seed: int = 0) -> FrameScores:
@@ -49,6 +49,11 @@ def kernel_shap(game: Game, budget: int = BUDGET, seed: int = 0) -> FrameScores:
 def enumerable(game: Game, budget: int) -> bool:
     """Whether the budget is enough for every coalition."""
     return len(game) <= EXACT_FRAMES and 2 ** len(game) <= budget
+
+
+def fewest_evaluations(players: int) -> int:
+    """The smallest budget: each player alone and left out, and half as many coalitions beyond."""
+    return 2 * (players + players // 2) + 2
 
 
 class _Design(NamedTuple):
@@ -96,11 +101,11 @@ def ask_pairs(game: Game, budget: int = BUDGET, seed: int = 0) -> PairedAnswers:
 
 def _draw_coalitions(players: int, budget: int, seed: int) -> _Design:
     left = (budget - 2) // 2  # pairs
-    minimum = players + players // 2
-    if left < minimum:
+    fewest = fewest_evaluations(players)
+    if budget < fewest:
         raise UserError(
-            f"budget: {budget} evaluations are too few for {players} frames; give {2 * minimum + 2} or more, or take a "
-            "long video by windows"
+            f"budget: {budget} evaluations are too few for {players} frames or stretches; give {fewest} or more, or a "
+            "method that does not sample, such as loo+loi"
         )
     generator = torch.Generator().manual_seed(seed)
     # Pairs of each size: a size and its complement are one, and half of the middle size pairs with the other half.

@@ -74,6 +74,10 @@ class EncodedClip(NamedTuple):
     chunk: int
     temperature: float = 1.0
 
+    def head_of(self, model: ClipModel) -> FrameHead:
+        """Who answers for another model with the same backbone."""
+        return self.head.of(model) if isinstance(self.head, _WholeModel) else model
+
     def play(
         self,
         mask: Tensor | None = None,
@@ -133,6 +137,10 @@ class _WholeModel:
 
     def __init__(self, model: ClipModel, shape: torch.Size, width: int, dtype: torch.dtype) -> None:
         self._model, self._shape, self._width, self._dtype = model, shape, width, dtype
+
+    def of(self, model: ClipModel) -> _WholeModel:
+        """The same for another model."""
+        return _WholeModel(model, self._shape, self._width, self._dtype)
 
     def classify(self, tokens: Tensor, mask: Tensor | None = None, pts: Tensor | None = None) -> ModelOutput:
         mask = torch.ones(tokens.shape[:2], dtype=torch.bool, device=tokens.device) if mask is None else mask
