@@ -51,7 +51,8 @@ class EncodedVideo(NamedTuple):
         """
         batch, device = self.batch, _device(loaded)
         mask, pts = batch["mask"].to(device), batch["pts"].to(device)
-        encoded = self.encoded._replace(temperature=loaded.scoring.temperature)
+        scoring = loaded.scoring
+        encoded = self.encoded._replace(temperature=scoring.temperature, multi_label=scoring.multi_label)
         return encoded.play(mask, pts, batch["frame_index"], target=asked, removal=removal)
 
 

@@ -204,13 +204,14 @@ def measure_faithfulness(
     tau = None if halves is None else _mean_tau(halves[0], halves[1][None])
     head_tau = None if random_head is None else _mean_tau(scores, random_head.reshape(-1, len(scores)))
     gap = completeness_gap(game, scores)
-    flipped = bool(game.play(~least_frames(scores)[None]).logits.argmax() != game.full.logits.argmax())
+    without_least = game.play(~least_frames(scores)[None]).logits
+    flipped = bool(game.question.said(without_least) != game.question.said(game.full.logits))
     checks = {
         f"the scores do not sum to v(N) − v(∅): the gap is {gap:.3g}": complete
         and gap > COMPLETE * max(1.0, abs(game.v_full - game.v_empty)),
         "two halves of the budget disagree; give a larger budget": tau is not None and tau < REPEATABLE,
         "a model with a shuffled head gives much the same scores": head_tau is not None and head_tau > INDEPENDENT,
-        "without the frames that matter least the model sees another class: removal is out of distribution": flipped,
+        "without the frames that matter least the model answers otherwise: removal is out of distribution": flipped,
     }
     return Faithfulness(
         deletion=own.deletion,

@@ -55,7 +55,9 @@ def render_film_strip(inspection: Inspection) -> Markup:
             options=_options(inspection),
             whisker=lambda ends: "M5 {1:.2f}V{0:.2f}M3 {1:.2f}H7M3 {0:.2f}H7".format(*ends),
             data={
-                "classes": len(inspection.class_names),
+                # A class stands against the mean of the other K − 1, so the difference of two is K / (K − 1) times that
+                # of their logits; where classes do not exclude each other it is that of their logits.
+                "share": 1 if inspection.multi_label else 1 - 1 / len(inspection.class_names),
                 "topk": max(1, len(inspection.keyframes)),
                 "frames": [{"index": frame.index, "pts": frame.pts} for frame in inspection.frames],
                 "views": views,

@@ -5,7 +5,8 @@ model's head says when it sees only the frames in S,
 
     v(S) = z_y(S) − mean_{c ≠ y} z_c(S),
 
-the target's logit against the mean of the others, or z_a(S) − z_b(S) for a contrast of two classes. Logits, and not
+the target's logit against the mean of the others (the logit alone where a clip may have several classes), or
+z_a(S) − z_b(S) for a contrast of two classes. Logits, and not
 probabilities, because a softmax near 1 hides every difference. All scores are signed and in this unit.
 
 Paper: Price and Damen, "Play Fair: Frame Attributions in Video Models", ACCV 2020, https://arxiv.org/abs/2011.12372.
@@ -103,6 +104,8 @@ class FrameGame:
         removal: What a removed frame becomes: a name of `temporal_attn.keyframes.removal.REMOVALS`.
         chunk: Coalitions in one call of the model; bounds the memory.
         temperature: What logits are divided by where probabilities are asked for; scores do not depend on it.
+        multi_label: Whether classes do not exclude each other: then v(S) is the target's logit alone, and its
+            probability a sigmoid.
 
     Attributes:
         question: The target as a direction in the space of logits.
@@ -133,13 +136,14 @@ class FrameGame:
         removal: str = "drop",
         chunk: int = 256,
         temperature: float = 1.0,
+        multi_label: bool = False,
     ) -> None:
         if tokens.ndim != 3 or tokens.shape[0] != 1:
             raise UserError(f"tokens: expected one clip (1, T, C'), got {tuple(tokens.shape)}; play one game a clip")
         if getattr(model, "training", False):
             raise UserError("model: is in training mode, dropout would blur the scores; call model.eval() first")
         self.model, self.tokens, self.pts, self.removal, self._chunk = model, tokens, pts, removal, chunk
-        self.temperature = temperature
+        self.temperature, self.multi_label = temperature, multi_label
         self._remove = resolve_removal(removal)
         length = tokens.shape[1]
         self.real = torch.ones(length, dtype=torch.bool) if mask is None else mask.reshape(length).bool().cpu().clone()
@@ -166,7 +170,7 @@ class FrameGame:
         self._pose(target)
 
     def _pose(self, target: int | tuple[int, int] | None) -> None:
-        self.question = pose(target, self.full.logits[0], self.temperature)
+        self.question = pose(target, self.full.logits[0], self.temperature, self.multi_label)
         self.v_full, self.v_empty = self.worth(torch.cat([self.full.logits, self.empty.logits])).tolist()
 
     @property
@@ -206,6 +210,7 @@ class FrameGame:
             removal=removal,
             chunk=self._chunk,
             temperature=self.temperature,
+            multi_label=self.multi_label,
         )
 
     def __len__(self) -> int:

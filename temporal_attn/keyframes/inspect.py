@@ -56,6 +56,10 @@ class InspectOptions:
     max_step_s: float = MAX_STEP_S
 
 
+PRESENT = 0.5
+"""Probability from which on a model of several labels gives a class to a clip."""
+
+
 class _Answer(NamedTuple):
     """What the frames say to one question."""
 
@@ -152,7 +156,7 @@ def inspect_encoded(
         chosen = select_keyframes(known, seconds, options.topk, options.min_gap_s)
         evidence = weigh_evidence(game, chosen, options.seed)
         p = loaded.scoring.probabilities(game.full.logits[0].double())
-        best = int(p.argmax())
+        best = _predicted(game, p)
         verdict = state_verdict(
             evidence,
             loaded.class_names[game.target],
@@ -207,11 +211,19 @@ def inspect_encoded(
         heatmaps=heat,
         regions=made_by,
         faithfulness=_faithfulness(loaded, encoded, answer, options),
+        multi_label=game.multi_label,
         stretches=_stretches(answer.long, indices, pts),
         checkpoint_sha256=file_digest(loaded.path),
         file_fps=fps,
         file_seconds=end,
     )
+
+
+def _predicted(game: FrameGame, p: Tensor) -> int:
+    """The class that the model gives to the clip; of several labels the one asked about where it is among them."""
+    asked = (game.target, game.target if game.against is None else game.against)
+    given = [index for index in asked if game.multi_label and float(p[index]) >= PRESENT]
+    return given[0] if given else int(p.argmax())
 
 
 def _score(

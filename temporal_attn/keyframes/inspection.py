@@ -17,7 +17,7 @@ import temporal_attn
 from temporal_attn.keyframes.exports import DEFAULT_FORMATS, save_files
 from temporal_attn.keyframes.faithfulness import Faithfulness
 from temporal_attn.keyframes.pictures import Image
-from temporal_attn.keyframes.scores import METHODS, Method
+from temporal_attn.keyframes.scores import Method, resolve_method
 from temporal_attn.keyframes.select import Evidence
 from temporal_attn.types import ClipSpec
 
@@ -104,7 +104,7 @@ class Inspection:
         frames: P distinct frames in the order of time.
         file_frames: Frames in the file.
         logits: K logits of the complete clip.
-        probabilities: Their softmax.
+        probabilities: K of them, as the model gives them out: their softmax, or of several labels their sigmoid.
         evidence: The test of the key frames.
         verdict: In words.
         pictures: P frames (H, W, 3) uint8, as the model saw them.
@@ -119,6 +119,7 @@ class Inspection:
         file_fps: Mean frames a second of the file; 0 when unknown.
         file_seconds: Seconds at which the last frame of the file ends; 0 when unknown.
         stretches: Of a long video, in the order of time; empty where all frames played at once.
+        multi_label: Whether the classes do not exclude each other.
     """
 
     video: str
@@ -147,6 +148,7 @@ class Inspection:
     file_fps: float = 0.0
     file_seconds: float = 0.0
     stretches: Sequence[Stretch] = ()
+    multi_label: bool = False
 
     @property
     def looked_at(self) -> float:
@@ -166,7 +168,12 @@ class Inspection:
     @property
     def how(self) -> Method:
         """The method: unit, sign and words."""
-        return METHODS[self.method]
+        return resolve_method(self.method)
+
+    @property
+    def unit(self) -> str:
+        """What a score counts; where classes do not exclude each other logits are not centred."""
+        return self.how.unit.removeprefix("centred ") if self.multi_label else self.how.unit
 
     @property
     def keyframes(self) -> list[InspectedFrame]:
@@ -212,7 +219,8 @@ class Inspection:
             else {"class": self.class_names[self.against], "index": self.against},
             "method": self.method,
             "removal": self.removal,
-            "unit": self.how.unit,
+            "unit": self.unit,
+            "multi_label": self.multi_label,
             "frames": [
                 {
                     "index": f.index,

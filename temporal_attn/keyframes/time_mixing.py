@@ -67,12 +67,14 @@ class EncodedClip(NamedTuple):
         tokens: (1, T, …) on the model's device, of the kind that the head takes.
         chunk: Coalitions that fit into one call of the head.
         temperature: What its logits are divided by where probabilities are asked for.
+        multi_label: Whether its classes do not exclude each other.
     """
 
     head: FrameHead
     tokens: Tensor
     chunk: int
     temperature: float = 1.0
+    multi_label: bool = False
 
     def head_of(self, model: ClipModel) -> FrameHead:
         """Who answers for another model with the same backbone."""
@@ -98,6 +100,7 @@ class EncodedClip(NamedTuple):
             removal=removal,
             chunk=self.chunk,
             temperature=self.temperature,
+            multi_label=self.multi_label,
         )
 
 
