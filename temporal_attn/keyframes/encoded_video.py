@@ -19,7 +19,7 @@ from temporal_attn.types import ClipSpec, UserError, VideoBatch
 if TYPE_CHECKING:
     from temporal_attn.inference import LoadedClassifier
 
-__all__ = ["EncodedVideo", "encode_video"]
+__all__ = ["EncodedVideo", "check_step", "encode_video"]
 
 
 class EncodedVideo(NamedTuple):
@@ -56,6 +56,16 @@ class EncodedVideo(NamedTuple):
         return encoded.play(mask, pts, batch["frame_index"], target=asked, removal=removal)
 
 
+def check_step(max_step_s: float) -> None:
+    """Refuse seconds between two frames that are none.
+
+    Raises:
+        UserError: They are not above 0.
+    """
+    if not max_step_s > 0:
+        raise UserError(f"max_step_s: {max_step_s} is no distance between two frames; give seconds above 0, or inf")
+
+
 def encode_video(
     loaded: LoadedClassifier, path: str | Path, reader: str = "auto", max_step_s: float = MAX_STEP_S
 ) -> EncodedVideo:
@@ -72,8 +82,7 @@ def encode_video(
         VideoError: The file cannot be read.
         UserError: max_step_s is not positive.
     """
-    if not max_step_s > 0:
-        raise UserError(f"max_step_s: {max_step_s} is no distance between two frames; give seconds above 0, or inf")
+    check_step(max_step_s)
     clip = loaded.clip
     if not getattr(loaded.model, "mixes_time", False):
         with open_reader(path, reader) as video:

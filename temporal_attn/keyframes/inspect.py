@@ -20,12 +20,13 @@ from torch import Tensor
 from datamodules.frames import uniform_indices
 from datamodules.readers import open_reader
 from temporal_attn.keyframes.digest import file_digest
-from temporal_attn.keyframes.encoded_video import EncodedVideo, encode_video
+from temporal_attn.keyframes.encoded_video import EncodedVideo, check_step, encode_video
 from temporal_attn.keyframes.faithfulness import Faithfulness
 from temporal_attn.keyframes.game import FrameGame, FrameScores
 from temporal_attn.keyframes.inspection import ClassView, InspectedFrame, Inspection, Stretch
 from temporal_attn.keyframes.long_video import MAX_STEP_S, LongVideoScores, owen_values
 from temporal_attn.keyframes.regions import REGIONS, heatmaps, region_maps
+from temporal_attn.keyframes.removal import resolve_removal
 from temporal_attn.keyframes.sanity import check_scores
 from temporal_attn.keyframes.scores import METHODS, resolve_method, score_frames
 from temporal_attn.keyframes.select import Evidence, select_keyframes, state_verdict, weigh_evidence
@@ -36,7 +37,7 @@ from temporal_attn.types import UserError
 if TYPE_CHECKING:
     from temporal_attn.inference import LoadedClassifier
 
-__all__ = ["InspectOptions", "inspect_encoded", "inspect_video", "printable"]
+__all__ = ["InspectOptions", "check_options", "inspect_encoded", "inspect_video", "printable"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +124,24 @@ def inspect_video(
     return inspect_encoded(loaded, encode_video(loaded, path, reader, max_step_s), options)
 
 
+def check_options(options: InspectOptions) -> None:
+    """Find out what is wrong for every video before the first one is read.
+
+    Raises:
+        UserError: A method, removal or kind of regions that does not exist, or a number that is out of its range.
+    """
+    resolve_method(options.method)
+    resolve_removal(options.removal)
+    select_keyframes(torch.zeros(0), [], options.topk, options.min_gap_s)
+    if options.regions != "none" and options.regions not in REGIONS:
+        raise UserError(f"regions: there is no {options.regions!r}; choose one of {', '.join([*REGIONS, 'none'])}")
+    if options.classes < 0:
+        raise UserError(f"classes: {options.classes} classes cannot be asked about; give 0 or more")
+    if options.budget < 1:
+        raise UserError(f"budget: {options.budget} evaluations are none; give 1 or more")
+    check_step(options.max_step_s)
+
+
 def inspect_encoded(
     loaded: LoadedClassifier,
     encoded: EncodedVideo,
@@ -142,6 +161,7 @@ def inspect_encoded(
         UserError: A wrong option, or a model with one class.
     """
     asked = resolve_target(options.target, loaded.class_names)
+    check_options(options)
     path, batch = encoded.path, encoded.batch
     how = resolve_method(options.method)
 
@@ -305,8 +325,6 @@ def _regions(
     """Heat maps (P, h, w), and what made them; None, and why there are none."""
     if method == "none":
         return None, ""
-    if method not in REGIONS:
-        raise UserError(f"regions: there is no {method!r}; choose one of {', '.join([*REGIONS, 'none'])}")
     try:
         maps = region_maps(game, video.to(game.tokens.device), method)
     except UserError as error:  # frames are explained all the same

@@ -261,14 +261,14 @@ class Inspection:
             "versions": versions(),
         }
 
-    def save(self, out: str | Path, formats: Sequence[str] = DEFAULT_FORMATS) -> Path:
+    def save(self, out: str | Path, formats: str | Sequence[str] = DEFAULT_FORMATS) -> Path:
         """Write the inspection's files.
 
         Key frames and thumbnails of an earlier inspection in the same folder are removed; other files stay.
 
         Args:
             out: Folder, made if missing.
-            formats: Names of `temporal_attn.keyframes.exports.FORMATS`, or ``all``.
+            formats: Names of `temporal_attn.keyframes.exports.FORMATS`, or ``all``; in a list, or text with commas.
 
         Returns:
             Path of the report, or of the folder when no report is asked for.

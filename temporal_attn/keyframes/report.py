@@ -35,6 +35,7 @@ class GalleryEntry(NamedTuple):
         heading: The class that was asked about, with its probability.
         verdict: In words.
         picture: Data URI of its best frame.
+        linked: Whether its folder has a report.
     """
 
     folder: str
@@ -42,15 +43,17 @@ class GalleryEntry(NamedTuple):
     heading: str
     verdict: str
     picture: str
+    linked: bool = True
 
     @classmethod
-    def from_saved(cls, folder: str, scores: Mapping[str, Any], poster: bytes) -> GalleryEntry:
+    def from_saved(cls, folder: str, scores: Mapping[str, Any], poster: bytes, linked: bool = True) -> GalleryEntry:
         """The entry of an inspection that was saved in ``folder``.
 
         Args:
             folder: Where its report lies, beside the gallery.
             scores: Its `Inspection.scores`.
             poster: Its best frame as JPEG.
+            linked: Whether a report was saved with it.
         """
         asked = scores["target"]["class"]
         if scores["against"] is not None:
@@ -61,6 +64,7 @@ class GalleryEntry(NamedTuple):
             heading=f"{asked}, p = {scores['evidence']['full']:.2f}",
             verdict=scores["verdict"],
             picture=data_uri(poster, "image/jpeg"),
+            linked=linked,
         )
 
 
