@@ -13,6 +13,7 @@ from temporal_attn.inference import LoadedClassifier
 from temporal_attn.keyframes import inspect_video, inspect_videos
 from temporal_attn.keyframes.conditions import check_measured, parse_condition
 from temporal_attn.keyframes.game import FrameScores
+from temporal_attn.keyframes.report import render_report
 from temporal_attn.keyframes.scores import METHODS, Method
 from temporal_attn.types import FrameFeatures, ModelOutput, UserError
 from tests.test_inspect import COLOURS, colour_classifier, colour_video, spec
@@ -110,6 +111,9 @@ def test_stretches_of_a_long_video_are_checked_too(tmp_path):
     assert len(found.stretches) > 9, "so many that stretches are sampled"
     assert found.faithfulness.split_half_tau is not None
     assert found.faithfulness.random_head_tau is not None
+    page = render_report(found)
+    assert "Stretches taken in the order of" in page
+    assert "Without the top stretch the class" in page
 
 
 def test_a_backbone_that_mixes_time_is_shuffled_as_a_whole(tmp_path):

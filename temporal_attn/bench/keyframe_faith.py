@@ -90,6 +90,9 @@ def run_faith(checkpoint: str, root: str, budget: str, runs: Path, seed: int = 0
         except (OSError, VideoError) as error:
             print(f"left out: {error}", file=sys.stderr)
             continue
+        if not answer:
+            print(f"left out: {path}: the clip has one frame, so there is no order to judge", file=sys.stderr)
+            continue
         answers.append(answer)
         groups.append(_group(path))
         print(f"asked {number + 1} of {len(paths)}", file=sys.stderr, flush=True)
@@ -112,10 +115,16 @@ def _draw(root: str, number: int, seed: int) -> list[Path]:
 
 
 def _ask(loaded: LoadedClassifier, path: Path, number: int, check: bool) -> dict[str, Any]:
-    """Rows of one video: ``methods`` by removal and method, ``cross`` by pair of removals, ``checks`` or None."""
+    """Rows of one video: ``methods`` by removal and method, ``cross`` by pair of removals, ``checks`` or None.
+
+    Nothing of a clip of one frame, which has no order to judge.
+    """
     batch = load_clip(path, loaded.clip)
     video = _Video(path, batch, encode_clip(loaded.model, batch["video"]))
-    target = video.game().target
+    first = video.game()
+    if len(first) < 2:
+        return {}
+    target = first.target
     games = {removal: video.game(removal, target) for removal in REMOVALS}
     methods: dict[str, list[float]] = {}
     scores, scales = {}, {}

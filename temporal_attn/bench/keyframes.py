@@ -70,10 +70,10 @@ def bench_keyframes(
         from temporal_attn.bench.keyframe_synth import BUDGETS, run_synth
 
         result = run_synth(BUDGETS[budget], writable_folder(runs, "--runs"))
-    _print(result)
-    if json is not None:
+    if json is not None:  # before the tables: what was measured must not hang on how it is drawn
         settings = {"suite": suite, "budget": budget}
         write_json(json, SCHEMA, **settings, **result, machine=machine("torch", "captum", "numpy", "temporal-attn"))
+    _print(result)
     missed = [target for target in result.get("targets", []) if not target["met"]]
     unreliable = [model for model in result.get("models", []) if model["doubts"]]
     return int(bool(missed or unreliable))

@@ -15,6 +15,7 @@ import torch
 
 from datamodules.files import expand_paths
 from temporal_attn.keyframes.conditions import Condition, check_measured, parse_condition
+from temporal_attn.keyframes.cuts import check_name
 from temporal_attn.keyframes.digest import file_digest
 from temporal_attn.keyframes.encoded_video import encode_video
 from temporal_attn.keyframes.exports import DEFAULT_FORMATS, FILES, named_formats
@@ -122,6 +123,8 @@ def inspect_videos(
             continue
         print(progress, file=sys.stderr)
         try:
+            if "ffconcat" in formats:
+                check_name(path)
             inspection = inspect_encoded(loaded, encode_video(loaded, path, reader, max_step_s), options)
         except VideoError as error:
             failures.append((printable(error.path), error.reason))

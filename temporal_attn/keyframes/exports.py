@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from temporal_attn.keyframes.cuts import edit_decision_list, ffconcat
+from temporal_attn.keyframes.cuts import check_name, edit_decision_list, ffconcat
 from temporal_attn.keyframes.film import write_film
 from temporal_attn.keyframes.pictures import jpeg, png
 from temporal_attn.keyframes.report import render_report
@@ -123,6 +123,8 @@ def named_formats(formats: str | Sequence[str]) -> list[str]:
 def save_files(inspection: Inspection, folder: Path, formats: str | Sequence[str]) -> Path:
     """Write the files of an inspection; see `Inspection.save`."""
     names = named_formats(formats)
+    if "ffconcat" in names:
+        check_name(inspection.video)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for stale in folder.iterdir():

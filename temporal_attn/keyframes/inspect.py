@@ -196,6 +196,7 @@ def inspect_encoded(
         engine = f"{video.engine} ({video.note})" if video.note else video.engine
         file_frames, fps = len(video), float(video.fps)
         pts = [float(video.pts[index]) for index in indices]  # without the clip's rounding to float32
+        start = float(video.pts[0])
         end = float(video.pts[-1]) + (1 / fps if fps > 0 else 0.0)
         originals = list(video.get_batch([indices[position] for position in chosen]))
 
@@ -232,6 +233,9 @@ def inspect_encoded(
         regions=made_by,
         faithfulness=_faithfulness(loaded, encoded, answer, options),
         multi_label=game.multi_label,
+        file_start=start,
+        topk=options.topk,
+        min_gap_s=options.min_gap_s,
         stretches=_stretches(answer.long, indices, pts),
         checkpoint_sha256=file_digest(loaded.path),
         file_fps=fps,
@@ -315,7 +319,8 @@ def _views(ask: Callable[[int], _Answer], asked: _Answer, classes: int) -> list[
             continue
         answer = ask(target)
         ci = None if answer.scores.ci is None else [(low, high) for low, high in answer.scores.ci.tolist()]
-        views.append(ClassView(target, answer.scores.values.tolist(), ci, answer.chosen, answer.verdict))
+        known = None if answer.long is None else answer.long.looked_into.tolist()
+        views.append(ClassView(target, answer.scores.values.tolist(), ci, answer.chosen, answer.verdict, known))
     return views
 
 

@@ -60,6 +60,7 @@ class ClassView:
         ci: P intervals of 95 %; None where the scores are not estimated.
         keyframes: Positions of the key frames for this class, best first.
         verdict: In words.
+        looked_into: P times whether the frame was asked about by itself; None where all were.
     """
 
     target: int
@@ -67,6 +68,7 @@ class ClassView:
     ci: Sequence[tuple[float, float]] | None
     keyframes: Sequence[int]
     verdict: str
+    looked_into: Sequence[bool] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +122,9 @@ class Inspection:
         file_seconds: Seconds at which the last frame of the file ends; 0 when unknown.
         stretches: Of a long video, in the order of time; empty where all frames played at once.
         multi_label: Whether the classes do not exclude each other.
+        file_start: Seconds of the first frame of the file.
+        topk: At most so many key frames were chosen.
+        min_gap_s: Seconds that they are apart at least.
     """
 
     video: str
@@ -149,6 +154,9 @@ class Inspection:
     file_seconds: float = 0.0
     stretches: Sequence[Stretch] = ()
     multi_label: bool = False
+    file_start: float = 0.0
+    topk: int = 3
+    min_gap_s: float = 0.0
 
     @property
     def looked_at(self) -> float:
@@ -255,6 +263,7 @@ class Inspection:
             "clip": dict(self.clip),
             "file_frames": self.file_frames,
             "file_fps": self.file_fps,
+            "file_start": self.file_start,
             "file_seconds": self.file_seconds,
             "model": self.model,
             "reader": self.reader,

@@ -145,7 +145,8 @@ def _faithfulness(inspection: Inspection) -> _Faithfulness | None:
         ("Change by leaving out the least", f.missingness_drift),
     ]
     checks = [(term, _number(value)) for term, value in worded if value is not None]
-    checks.append(("Without the top frame the class", "gains" if f.violation else "does not gain"))
+    player = "stretch" if inspection.stretches else "frame"
+    checks.append((f"Without the top {player} the class", "gains" if f.violation else "does not gain"))
     return _Faithfulness(compared, checks, f.doubts)
 
 
