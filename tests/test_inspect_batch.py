@@ -86,12 +86,14 @@ def test_what_one_video_does_not_allow_is_its_own_failure(clips, capsys):
         {"budget": 0},
         {"max_step_s": 0.0},
         {"target": "purple"},
+        {"reader": "opencv"},
+        {"method": "chefer"},
     ],
 )
 def test_what_is_wrong_for_every_video_stops_at_once(clips, wrong, capsys):
     with pytest.raises(UserError, match=next(iter(wrong))):
         inspected(clips, **wrong)
-    assert "[1/2]" not in capsys.readouterr().err
+    assert "[2/2]" not in capsys.readouterr().err
 
 
 def test_films_of_an_earlier_run_are_no_videos(clips, capsys):

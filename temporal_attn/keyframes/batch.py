@@ -19,6 +19,7 @@ from temporal_attn.keyframes.cuts import check_name
 from temporal_attn.keyframes.digest import file_digest
 from temporal_attn.keyframes.encoded_video import encode_video
 from temporal_attn.keyframes.exports import DEFAULT_FORMATS, FILES, named_formats
+from temporal_attn.keyframes.game import ClipError
 from temporal_attn.keyframes.inspect import InspectOptions, check_options, inspect_encoded, printable
 from temporal_attn.keyframes.inspection import SCHEMA
 from temporal_attn.keyframes.long_video import MAX_STEP_S
@@ -130,7 +131,7 @@ def inspect_videos(
             failures.append((printable(error.path), error.reason))
             print(f"error: {printable(str(error))}", file=sys.stderr)
             continue
-        except UserError as error:
+        except ClipError as error:
             if not several:
                 raise
             failures.append((printable(path), str(error)))

@@ -14,7 +14,7 @@ import math
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, NamedTuple
 
-from temporal_attn.types import UserError
+from temporal_attn.keyframes.game import ClipError
 
 if TYPE_CHECKING:
     from temporal_attn.keyframes.inspection import Inspection
@@ -59,11 +59,11 @@ def check_name(video: str | Path) -> None:
     """Refuse a file whose name a script of the concat demuxer cannot hold.
 
     Raises:
-        UserError: The name, or that of a folder above it, has a line break.
+        ClipError: The name, or that of a folder above it, has a line break.
     """
     name = str(Path(video).absolute())
     if "\n" in name or "\r" in name:
-        raise UserError(
+        raise ClipError(
             f"formats: ffconcat cannot hold {name!r}, a name with a line break; rename it or leave that out"
         )
 
@@ -72,7 +72,7 @@ def ffconcat(inspection: Inspection) -> str:
     """A script of FFmpeg's concat demuxer that plays the segments one after the other.
 
     Raises:
-        UserError: The file's name has a line break, which the script cannot hold.
+        ClipError: The file's name has a line break, which the script cannot hold.
     """
     check_name(inspection.video)
     path = str(Path(inspection.video).absolute()).replace("'", "'\\''")

@@ -24,12 +24,16 @@ from temporal_attn.keyframes.removal import resolve_removal
 from temporal_attn.keyframes.targets import pose
 from temporal_attn.types import ModelOutput, UserError
 
-__all__ = ["FrameGame", "FrameHead", "FrameScores", "Game", "ProjectedHead"]
+__all__ = ["ClipError", "FrameGame", "FrameHead", "FrameScores", "Game", "ProjectedHead"]
 
 _KEPT = 8192
 """Most coalitions whose answers are kept."""
 _PACKED = 64
 """Coalitions in one call where they are sorted by size: few enough to be nearly of one size."""
+
+
+class ClipError(UserError):
+    """Something is wrong for one clip and may be right for another, such as too many frames for a method."""
 
 
 class FrameHead(Protocol):

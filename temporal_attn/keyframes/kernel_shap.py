@@ -15,9 +15,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from temporal_attn.keyframes.game import FrameScores, Game
+from temporal_attn.keyframes.game import ClipError, FrameScores, Game
 from temporal_attn.keyframes.shapley import BUDGET, EXACT_FRAMES, exact_shapley, student_t, with_interval
-from temporal_attn.types import UserError
 
 __all__ = ["PairedAnswers", "ask_pairs", "enumerable", "fewest_evaluations", "kernel_shap", "regress"]
 
@@ -39,7 +38,7 @@ def kernel_shap(game: Game, budget: int = BUDGET, seed: int = 0) -> FrameScores:
         seed: Source of the sample.
 
     Raises:
-        UserError: The budget is too small to play each frame alone and left out, and to sample beyond.
+        ClipError: The budget is too small to play each frame alone and left out, and to sample beyond.
     """
     if enumerable(game, budget):
         return exact_shapley(game)
@@ -103,7 +102,7 @@ def _draw_coalitions(players: int, budget: int, seed: int) -> _Design:
     left = (budget - 2) // 2  # pairs
     fewest = fewest_evaluations(players)
     if budget < fewest:
-        raise UserError(
+        raise ClipError(
             f"budget: {budget} evaluations are too few for {players} frames or stretches; give {fewest} or more, or a "
             "method that does not sample, such as loo+loi"
         )
