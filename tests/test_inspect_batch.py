@@ -74,6 +74,12 @@ def test_what_one_video_does_not_allow_is_its_own_failure(clips, capsys):
     assert method_of(clips, "b") == "exact"
 
 
+def test_a_clip_that_leaves_a_measure_out_is_named(clips, capsys):
+    colour_video(clips / "one.mp4", "r")
+    inspected(clips, fail_if="ndel<-9")
+    assert "one.mp4: ndel<-9 was not tested, this clip has no ndel" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     "wrong",
     [

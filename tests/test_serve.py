@@ -312,6 +312,36 @@ def test_an_empty_token_is_refused():
             serve("best.ckpt", host=host, token="")
 
 
+def test_a_token_of_any_letters_is_printed_as_an_address(monkeypatch, capsys):
+    import uvicorn
+
+    import temporal_attn.inference
+    from temporal_attn.serve import serve
+
+    monkeypatch.setattr(uvicorn, "run", lambda app, **options: None)
+    monkeypatch.setattr(temporal_attn.inference, "load_classifier", lambda path: colour_classifier())
+    assert serve("best.ckpt", token="a&b#/ c") == 0
+    assert capsys.readouterr().out.strip().endswith("/?token=a%26b%23%2F%20c")
+
+
+def test_another_method_asks_the_same_contrast(address):
+    with launched() as browser:
+        page = browser.new_page()
+        question = {"video": "v0", "target": 2, "against": 0, "method": "loo", "topk": 1, "seed": 7}
+        id_ = page.request.post(f"{address}api/inspections", data=question).json()["id"]
+        for _ in range(600):
+            if page.request.get(f"{address}api/inspections/{id_}").json()["status"] == "done":
+                break
+            page.wait_for_timeout(100)
+        first = f"{address}inspections/{id_}"
+        page.goto(first)
+        page.select_option(".method", "loi")
+        page.wait_for_url(lambda url: url != first and "/inspections/" in url)
+        asked_now = page.request.get(f"{address}api/inspections/{page.url.rpartition('/')[2]}").json()["question"]
+        assert {"video": "v0", **asked_now} == {**question, "method": "loi", "removal": "drop"}
+        page.close()
+
+
 @pytest.mark.parametrize(("host", "shown"), [("127.0.0.1", "127.0.0.1"), ("0.0.0.0", "0.0.0.0"), ("::", "[::]")])
 def test_an_open_address_gets_a_token(monkeypatch, capsys, host, shown):
     import uvicorn
