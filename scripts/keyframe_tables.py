@@ -85,7 +85,7 @@ def classifier_section(result: Row) -> str:
         told = ", ".join(
             f"{key.replace('_', ' ')} {number(value) if isinstance(value, float) else value}"
             for key, value in model.items()
-            if key not in ("regime", "doubts")
+            if key not in ("regime", "doubts") and value is not None
         )
         parts.append(f"**{model['regime']}**: {told}.")
         parts += [f"Unreliable: {doubt}." for doubt in model["doubts"]]

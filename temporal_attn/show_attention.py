@@ -65,11 +65,15 @@ def show_attention(
         Exit status 0.
 
     Raises:
-        UserError: Neither or both of checkpoint and backbone are given, or a file cannot be written.
+        UserError: Neither or both of checkpoint and backbone are given, a number is below 1, or a file cannot be
+            written.
         VideoError: The file cannot be read.
     """
     if (checkpoint is None) == (backbone is None):
         raise UserError("give either a checkpoint (what a trained model does) or a backbone (where a mechanism begins)")
+    for name, value in (("places", places), ("num_frames", num_frames)):
+        if value < 1:
+            raise UserError(f"{name}: {value} cannot be drawn; give 1 or more")
     target = Path(out)
     if target.suffix.lower() != ".png":
         raise UserError(f"out {target}: the picture is a PNG; give a name that ends in .png")

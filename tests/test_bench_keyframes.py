@@ -197,6 +197,7 @@ def test_a_classifier_is_asked_about_videos_and_a_run_goes_on(tmp_path, capsys, 
         frames = np.random.default_rng(len(name)).integers(0, 256, (8, 48, 64, 3), dtype=np.uint8)
         write_video(tmp_path / f"{name}.mp4", frames)
     (tmp_path / "v_A_g03_c01.mp4").write_bytes(b"no video")
+    write_video(tmp_path / "v_A_g00_c01.mp4", np.zeros((1, 48, 64, 3), np.uint8))
     options = {
         "checkpoint": str(tmp_path / "best.ckpt"),
         "root": str(tmp_path / "*.mp4"),
@@ -205,6 +206,7 @@ def test_a_classifier_is_asked_about_videos_and_a_run_goes_on(tmp_path, capsys, 
     keyframes.bench_keyframes("faith", json=str(tmp_path / "first.json"), **options)
     said = capsys.readouterr()
     assert "left out" in said.err
+    assert "v_A_g00_c01.mp4: the clip has one frame" in said.err
     assert "auto is" in said.out
     first = json.loads((tmp_path / "first.json").read_text())
     rows = {(row["method"], row["removal"]): row for row in first["rows"]}

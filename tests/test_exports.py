@@ -39,6 +39,13 @@ def test_a_contrast_follows_the_schema_too(schema):
     jsonschema.validate(json.loads(json.dumps(replace(make_complete_inspection(), against=1).scores())), schema)
 
 
+@pytest.mark.parametrize("more", [{"crop": [112, 168]}, {"sampling": "seconds", "fps": 7.5}, {"lag": 0.2}])
+def test_every_way_to_cut_a_clip_follows_the_schema(schema, more):
+    plain = make_inspection()
+    document = replace(plain, clip={**plain.clip, **more}).scores()  # type: ignore[typeddict-item]
+    jsonschema.validate(json.loads(json.dumps(document)), schema)
+
+
 @pytest.mark.parametrize(
     "spoil",
     [
@@ -48,6 +55,7 @@ def test_a_contrast_follows_the_schema_too(schema):
         lambda d: d["evidence"].update(full=1.5),
         lambda d: d.update(schema="temporal_attn/scores/2"),
         lambda d: d.update(checkpoint_sha256="abc"),
+        lambda d: d["clip"].update(crop=[112]),
     ],
 )
 def test_the_schema_refuses_what_is_wrong(schema, spoil):
@@ -151,6 +159,26 @@ def test_an_edit_decision_list_counts_frames():
         ["00:02:30:00", "00:03:01:00", "00:01:00:00", "00:01:31:00"],
     ]
     assert "* FROM CLIP NAME: a b.mp4" in text
+
+
+@pytest.mark.parametrize("start", [0.0, 100.0])
+def test_an_edit_decision_list_counts_the_frames_of_a_fractional_rate_from_the_first(start):
+    inspection, fps = make_inspection(3), 30000 / 1001
+    places = [0, 9000, 18000]  # frames of the file
+    frames = [
+        replace(f, index=place, pts=start + place / fps, rank=1 if place == 9000 else None)
+        for f, place in zip(inspection.frames, places, strict=True)
+    ]
+    found = replace(inspection, frames=frames, file_fps=fps, file_start=start, file_seconds=start + 18001 / fps)
+    (event,) = [line.split()[4:6] for line in edit_decision_list(found).splitlines() if line[:3].isdigit()]
+    assert event == ["00:02:30:00", "00:07:30:00"], "frames 4500 and 13500, counted by thirties"
+
+
+@pytest.mark.parametrize("name", ["a\nb.mp4", "a\rb.mp4"])
+def test_a_name_that_the_script_cannot_hold_is_refused_before_anything_is_written(tmp_path, name):
+    with pytest.raises(UserError, match=r"ffconcat.*line break"):
+        make_inspection(video=name).save(tmp_path / "out", ["json", "ffconcat"])
+    assert not (tmp_path / "out").exists()
 
 
 def test_pictures_of_an_earlier_save_are_gone(tmp_path):

@@ -129,6 +129,11 @@ def test_random_sets_follow_the_seed():
         ({"frames": 6}, Finding.DECISIVE),
         ({"keyframes": 0}, Finding.NO_KEYFRAME),
         ({"frames": 1, "keyframes": 1}, Finding.ONE_FRAME),
+        ({"full": 0.004, "only_key": 0.02, "without_key": 0.0, "only_random": 0.0}, Finding.UNSEEN),
+        ({"full": 0.004, "only_key": 0.06, "without_key": 0.0, "only_random": 0.0}, Finding.DECISIVE),
+        ({"full": 0.2, "only_key": 0.3, "without_key": 0.0, "only_random": 0.0, "floor": 1 / 3}, Finding.UNSEEN),
+        ({"full": 0.004, "only_key": 0.02, "frames": 5}, Finding.UNSEEN),
+        ({"full": 0.004, "keyframes": 0}, Finding.NO_KEYFRAME),
     ],
 )
 def test_the_rule(changes, finding):
@@ -164,6 +169,20 @@ def test_where_no_frame_says_it_there_is_no_key_frame():
     text, e = judge(Sum(), [-1.0, -2.0, 0.0])
     assert (e.keyframes, e.finding) == (0, Finding.NO_KEYFRAME)
     assert text.startswith("No frame speaks for Archery")
+
+
+def test_a_class_that_the_model_excludes_is_not_decided():
+    says = [-9.0] * 16
+    says[4] = 1.0
+    text, e = judge(Sum(), says)
+    assert (e.finding, e.floor) == (Finding.UNSEEN, pytest.approx(1 / 3))
+    assert text.startswith("The model does not see Archery here: p(Archery) = 0.00 with all 16")
+    assert "decide" not in text
+
+
+def test_chance_is_no_floor_between_two_classes():
+    game = FrameGame(Sum(), torch.tensor([1.0, 2.0, -1.0])[None, :, None], target=(1, 0))
+    assert weigh_evidence(game, [1]).floor == 0.05
 
 
 @pytest.mark.parametrize("says", [5.0, -5.0])

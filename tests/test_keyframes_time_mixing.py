@@ -147,3 +147,11 @@ def test_what_reads_the_head_is_refused_on_the_slow_way():
     game = play_clip(Shifted(), clip(), target=0, warn=lambda _: None)
     with pytest.raises(UserError, match="shapley"):
         score_frames(game, "logit")
+
+
+def test_integrated_gradients_say_that_none_comes_through():
+    torch.manual_seed(0)
+    model = VideoClassifier(3, "test_resnet", "none", None, dim=16, heads=2, motion="shift").eval()
+    game = play_clip(model, torch.randint(0, 256, (1, 4, 3, 32, 32), dtype=torch.uint8), warn=lambda text: None)
+    with pytest.raises(UserError, match=r"ig needs gradients.*shapley"):
+        score_frames(game, "ig")

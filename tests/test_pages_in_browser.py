@@ -12,7 +12,7 @@ import pytest
 
 from temporal_attn.keyframes.page import signed
 from temporal_attn.keyframes.pictures import jpeg
-from temporal_attn.keyframes.report import GalleryEntry, render_gallery
+from temporal_attn.keyframes.report import GalleryEntry, render_gallery, render_report
 from tests.browser import Watched, launched, serious_faults
 from tests.inspections import make_complete_inspection
 
@@ -137,6 +137,24 @@ def test_a_contrast_is_the_difference_of_two_classes(watched: Watched):
     assert page.locator('.rival option[value="6"]').is_disabled()
     page.select_option(".target", "1")
     assert page.input_value(".rival") == "", "a class is not asked about against itself"
+
+
+def test_a_contrast_chooses_as_the_library_does(browser: Browser, tmp_path: Path):
+    plain = make_complete_inspection(8)
+    views = [
+        replace(plain.classes[0], scores=[9.0, 8.0, 7.0, 6.0, 5.0, 4.0, 3.0, -1.0], looked_into=[True] * 8),
+        replace(plain.classes[1], scores=[0.0] * 8, looked_into=[True, True, True, True, True, False, True, True]),
+    ]
+    path = tmp_path / "report.html"
+    report = render_report(replace(plain, classes=views, topk=5, min_gap_s=0.35))  # frames are 0.2 s apart
+    path.write_text(report, encoding="utf-8", newline="\n")
+    page = browser.new_page()
+    page.goto(path.as_uri())
+    page.select_option(".target", "6")
+    page.select_option(".rival", "1")
+    chosen = page.eval_on_selector_all(".frame", "all => all.map(frame => frame.classList.contains('key'))")
+    assert [place for place, key in enumerate(chosen) if key] == [0, 2, 4, 6]
+    page.close()
 
 
 def test_the_heat_map_fades(watched: Watched):

@@ -85,7 +85,17 @@ def test_a_video_of_the_folder_can_be_chosen(client):
 
 
 def test_a_contrast_of_two_classes(client):
-    job = asked(client, video="v0", target="blue", against="red", method="loo+loi")
+    job = asked(client, video="v0", target="blue", against="red", method="loo+loi", topk=2, seed=5)
+    assert job["question"] == {
+        "target": "blue",
+        "against": "red",
+        "method": "loo+loi",
+        "removal": "drop",
+        "topk": 2,
+        "seed": 5,
+    }
+    page = client.get(f"/inspections/{job['id']}").text
+    assert 'data-against="0" data-topk="2" data-seed="5"' in page, "what another method is asked with"
     scores = client.get(f"/api/inspections/{job['id']}/scores").json()
     assert (scores["target"]["class"], scores["against"]["class"]) == ("blue", "red")
 
@@ -95,6 +105,12 @@ def test_a_contrast_of_two_classes(client):
     [
         ({"target": "purple"}, "target"),
         ({"target": [1]}, "target"),
+        ({"target": True}, "target"),
+        ({"target": 0, "against": 1.7}, "against"),
+        ({"target": 0, "against": [1]}, "against"),
+        ({"target": 0, "against": False}, "against"),
+        ({"method": ["loo"]}, "method"),
+        ({"removal": []}, "removal"),
         ({"method": "rays"}, "method"),
         ({"removal": "burn"}, "removal"),
         ({"topk": 0}, "topk"),
@@ -114,7 +130,11 @@ def test_what_is_not_there(client):
     for path in ("/api/inspections/x", "/api/inspections/x/scores", "/inspections/x", "/../etc/passwd"):
         assert client.get(path).status_code == 404
     assert client.post("/api/inspections", content=b"{").status_code == 422
-    assert client.post("/api/inspections", content=b"[" * 20_000).status_code == 422
+    for length in (9_000, 20_000):
+        assert client.post("/api/inspections", content=b"[" * length).status_code == 422
+    for answer in (client.get("/api/nothing"), client.put("/api/videos"), client.get("/", headers={"Host": "["})):
+        assert answer.status_code in (400, 404, 405)
+        assert answer.json()["error"]
 
 
 def test_uploads_are_bounded_in_size_and_length_and_must_be_videos(video, tmp_path):
@@ -282,6 +302,44 @@ def test_a_person_drops_a_video_and_switches_method_and_class(address, video):
         assert watched.complaints == []
         assert not [url for url in watched.requests if not url.startswith((address, "data:", "blob:"))]
         context.close()
+
+
+def test_an_empty_token_is_refused():
+    from temporal_attn.serve import serve
+
+    for host in ("127.0.0.1", "0.0.0.0"):
+        with pytest.raises(UserError, match="token: an empty one"):
+            serve("best.ckpt", host=host, token="")
+
+
+def test_a_token_of_any_letters_is_printed_as_an_address(monkeypatch, capsys):
+    import uvicorn
+
+    import temporal_attn.inference
+    from temporal_attn.serve import serve
+
+    monkeypatch.setattr(uvicorn, "run", lambda app, **options: None)
+    monkeypatch.setattr(temporal_attn.inference, "load_classifier", lambda path: colour_classifier())
+    assert serve("best.ckpt", token="a&b#/ c") == 0
+    assert capsys.readouterr().out.strip().endswith("/?token=a%26b%23%2F%20c")
+
+
+def test_another_method_asks_the_same_contrast(address):
+    with launched() as browser:
+        page = browser.new_page()
+        question = {"video": "v0", "target": 2, "against": 0, "method": "loo", "topk": 1, "seed": 7}
+        id_ = page.request.post(f"{address}api/inspections", data=question).json()["id"]
+        for _ in range(600):
+            if page.request.get(f"{address}api/inspections/{id_}").json()["status"] == "done":
+                break
+            page.wait_for_timeout(100)
+        first = f"{address}inspections/{id_}"
+        page.goto(first)
+        page.select_option(".method", "loi")
+        page.wait_for_url(lambda url: url != first and "/inspections/" in url)
+        asked_now = page.request.get(f"{address}api/inspections/{page.url.rpartition('/')[2]}").json()["question"]
+        assert {"video": "v0", **asked_now} == {**question, "method": "loi", "removal": "drop"}
+        page.close()
 
 
 @pytest.mark.parametrize(("host", "shown"), [("127.0.0.1", "127.0.0.1"), ("0.0.0.0", "0.0.0.0"), ("::", "[::]")])

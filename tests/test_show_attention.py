@@ -76,6 +76,8 @@ def test_a_mechanism_in_a_net(video: Path, tmp_path: Path) -> None:
         (["--out", "a.jpg", "--backbone", "test_resnet"], "ends in .png"),
         (["--out", "a.png", "--backbone", "test_resnet", "--mechanism", "sebam"], "sebam"),
         (["--out", "a.png", "--backbone", "nosuch"], "nosuch"),
+        (["--out", "a.png", "--backbone", "test_resnet", "--places", "0"], "places: 0"),
+        (["--out", "a.png", "--backbone", "test_resnet", "--num_frames", "0"], "num_frames: 0"),
     ],
 )
 def test_wrong_use(words: list[str], said: str, video: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -23,11 +23,11 @@ from temporal_attn.bench.keyframe_clips import ask_methods, look_at_clip, measur
 from temporal_attn.bench.keyframe_rows import cross_rows, rows_of
 from temporal_attn.bench.keyframe_store import recall
 from temporal_attn.inference import LoadedClassifier, load_classifier
-from temporal_attn.keyframes.agreement import kendall_tau
 from temporal_attn.keyframes.curves import scale_of
 from temporal_attn.keyframes.digest import file_digest
-from temporal_attn.keyframes.faithfulness import cross_evaluation, measure_faithfulness, permuted_head
+from temporal_attn.keyframes.faithfulness import cross_evaluation
 from temporal_attn.keyframes.removal import REMOVALS
+from temporal_attn.keyframes.sanity import check_scores
 from temporal_attn.keyframes.scores import METHODS, FrameGame, score_frames
 from temporal_attn.keyframes.shapley import BUDGET
 from temporal_attn.keyframes.time_mixing import EncodedClip, encode_clip
@@ -54,11 +54,10 @@ class _Video(NamedTuple):
     batch: VideoBatch
     encoded: EncodedClip
 
-    def game(self, removal: str = "drop", target: int | None = None, encoded: EncodedClip | None = None) -> FrameGame:
-        """The clip asked about a class, or the one that the model gives to it; by another model where one is given."""
+    def game(self, removal: str = "drop", target: int | None = None) -> FrameGame:
+        """The clip asked about a class, or the one that the model gives to it."""
         batch = self.batch
-        play = (encoded or self.encoded).play
-        return play(batch["mask"], batch["pts"], batch["frame_index"], target=target, removal=removal)
+        return self.encoded.play(batch["mask"], batch["pts"], batch["frame_index"], target=target, removal=removal)
 
 
 def run_faith(checkpoint: str, root: str, budget: str, runs: Path, seed: int = 0) -> dict[str, Any]:
@@ -91,6 +90,9 @@ def run_faith(checkpoint: str, root: str, budget: str, runs: Path, seed: int = 0
         except (OSError, VideoError) as error:
             print(f"left out: {error}", file=sys.stderr)
             continue
+        if not answer:
+            print(f"left out: {path}: the clip has one frame, so there is no order to judge", file=sys.stderr)
+            continue
         answers.append(answer)
         groups.append(_group(path))
         print(f"asked {number + 1} of {len(paths)}", file=sys.stderr, flush=True)
@@ -113,10 +115,16 @@ def _draw(root: str, number: int, seed: int) -> list[Path]:
 
 
 def _ask(loaded: LoadedClassifier, path: Path, number: int, check: bool) -> dict[str, Any]:
-    """Rows of one video: ``methods`` by removal and method, ``cross`` by pair of removals, ``checks`` or None."""
+    """Rows of one video: ``methods`` by removal and method, ``cross`` by pair of removals, ``checks`` or None.
+
+    Nothing of a clip of one frame, which has no order to judge.
+    """
     batch = load_clip(path, loaded.clip)
     video = _Video(path, batch, encode_clip(loaded.model, batch["video"]))
-    target = video.game().target
+    first = video.game()
+    if len(first) < 2:
+        return {}
+    target = first.target
     games = {removal: video.game(removal, target) for removal in REMOVALS}
     methods: dict[str, list[float]] = {}
     scores, scales = {}, {}
@@ -154,14 +162,11 @@ def _mean_of_groups(answers: Sequence[dict[str, list[float]]], groups: Sequence[
 def _check(loaded: LoadedClassifier, video: _Video, number: int) -> dict[str, Any]:
     """Sanity of the default on one video."""
     game = video.game()
-    scores = score_frames(game, "auto", seed=number).values
-    other = encode_clip(permuted_head(loaded.model, number), video.batch["video"])
-    lost = score_frames(video.game(target=game.target, encoded=other), "auto", seed=number).values
-    first, second = (score_frames(game, "auto", budget=BUDGET // 2, seed=2 * number + half).values for half in (0, 1))
-    measured = measure_faithfulness(game, scores, complete=True, halves=(first, second), random_head=lost)
+    scores = score_frames(game, "auto", seed=number)
+    measured = check_scores(game, scores, METHODS["auto"], video.encoded, loaded.model, budget=BUDGET, seed=number)
     return {
-        "random_head_tau": kendall_tau(scores, lost),
-        "split_half_tau": kendall_tau(first, second),
+        "random_head_tau": measured.random_head_tau,
+        "split_half_tau": measured.split_half_tau,
         "doubts": [doubt.partition(":")[0] for doubt in measured.doubts],
     }
 
@@ -170,7 +175,10 @@ def _sum_up(checks: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Means of the checks, and the doubts that more than a fifth of the videos raise."""
     doubts = Counter(doubt for check in checks for doubt in check["doubts"])
     often = [f"{text} ({n} of {len(checks)} videos)" for text, n in doubts.items() if 5 * n > len(checks)]
-    means = {key: float(np.mean([check[key] for check in checks])) for key in ("random_head_tau", "split_half_tau")}
+    means: dict[str, float | None] = {}
+    for key in ("random_head_tau", "split_half_tau"):
+        known = [check[key] for check in checks if check[key] is not None]
+        means[key] = float(np.mean(known)) if known else None  # nothing is sampled where clips are short
     return {**means, "doubts": often}
 
 

@@ -70,10 +70,10 @@ def bench_keyframes(
         from temporal_attn.bench.keyframe_synth import BUDGETS, run_synth
 
         result = run_synth(BUDGETS[budget], writable_folder(runs, "--runs"))
-    _print(result)
-    if json is not None:
+    if json is not None:  # before the tables: what was measured must not hang on how it is drawn
         settings = {"suite": suite, "budget": budget}
         write_json(json, SCHEMA, **settings, **result, machine=machine("torch", "captum", "numpy", "temporal-attn"))
+    _print(result)
     missed = [target for target in result.get("targets", []) if not target["met"]]
     unreliable = [model for model in result.get("models", []) if model["doubts"]]
     return int(bool(missed or unreliable))
@@ -87,7 +87,11 @@ def _print(result: Mapping[str, Any]) -> None:
     for regime in dict.fromkeys(row["regime"] for row in rows):
         own = [row for row in rows if row["regime"] == regime and row["removal"] == "drop"]
         model = next(model for model in result["models"] if model["regime"] == regime)
-        told = ", ".join(f"{key} {_number(value)}" for key, value in model.items() if key not in ("regime", "doubts"))
+        told = ", ".join(
+            f"{key} {_number(value)}"
+            for key, value in model.items()
+            if key not in ("regime", "doubts") and value is not None
+        )
         measures = ("auroc", "p_at_3", "ndel", "nins", "tau", "rel_l2", "violation", "evals", "cpu_s")
         _table(f"{regime}: {told}", own, ("method",), measures)
         for doubt in model["doubts"]:

@@ -14,17 +14,20 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from datamodules.files import expand_paths
-from temporal_attn.keyframes.conditions import Condition, parse_condition
+from temporal_attn.keyframes.conditions import Condition, check_measured, parse_condition
+from temporal_attn.keyframes.cuts import check_name
 from temporal_attn.keyframes.digest import file_digest
-from temporal_attn.keyframes.exports import DEFAULT_FORMATS, check_formats
-from temporal_attn.keyframes.inspect import InspectOptions, encode_video, inspect_encoded, printable
+from temporal_attn.keyframes.encoded_video import encode_video
+from temporal_attn.keyframes.exports import DEFAULT_FORMATS, FILES, named_formats
+from temporal_attn.keyframes.game import ClipError
+from temporal_attn.keyframes.inspect import InspectOptions, check_options, inspect_encoded, printable
 from temporal_attn.keyframes.inspection import SCHEMA
 from temporal_attn.keyframes.long_video import MAX_STEP_S
 from temporal_attn.keyframes.pictures import jpeg
 from temporal_attn.keyframes.report import GalleryEntry, render_gallery
-from temporal_attn.keyframes.scores import resolve_method
 from temporal_attn.keyframes.shapley import BUDGET
 from temporal_attn.keyframes.tables import frame_rows, write_parquet
+from temporal_attn.keyframes.targets import resolve_target
 from temporal_attn.output import writable_folder
 from temporal_attn.types import UserError, VideoError
 
@@ -53,12 +56,13 @@ def inspect_videos(
     seed: int = 0,
     max_step_s: float = MAX_STEP_S,
     fail_if: str | None = None,
-    formats: Sequence[str] = DEFAULT_FORMATS,
+    formats: str | Sequence[str] = DEFAULT_FORMATS,
 ) -> int:
     """Inspect videos and write their files.
 
     One video is written to ``out`` itself, several to ``out/<id>`` each, with ``out/index.html`` that leads to them
-    and ``out/scores.parquet``, one row a frame. Run again, it goes on where it stopped: a video that is done with the
+    and ``out/scores.parquet``, one row a frame. Films that an earlier run left below ``out`` are
+    not taken for videos. Run again, it goes on where it stopped: a video that is done with the
     same file, checkpoint and options is not inspected again. Progress and failures go to stderr, the verdicts to
     stdout. A video that cannot be read does not stop the others.
 
@@ -81,25 +85,29 @@ def inspect_videos(
         fail_if: A condition that makes the exit status 1, such as ``ndel<0.5`` or ``doubts>0``, see
             `temporal_attn.keyframes.conditions`.
         formats: Files of a video: json, csv, html, keyframes, strip, contact-sheet, video, parquet, ffconcat, edl,
-            thumbs, or all.
+            thumbs, or all. A list, or text with commas between.
 
     Returns:
-        Exit status: 0, or 1 if a video could not be read or the condition holds for one.
+        Exit status: 0, or 1 if a video could not be read or inspected, or the condition holds for one.
 
     Raises:
-        UserError: A wrong argument, or a folder that cannot be written.
+        UserError: A wrong argument, or a folder that cannot be written. What one video alone does not allow, such as a
+            method that has too few or too many frames, is that video's failure where there are several.
     """
     from temporal_attn.inference import load_classifier
 
-    resolve_method(method)
-    check_formats(formats)
-    condition = None if fail_if is None else parse_condition(fail_if)
-    paths = [Path(path) for path in expand_paths(videos)]
-    folder = writable_folder(out, "--out")
-    loaded = load_classifier(checkpoint, device="cuda" if torch.cuda.is_available() else "cpu")
+    formats = named_formats(formats)
     options = InspectOptions(
         target, method, removal, topk, reader, min_gap_s, budget, regions, classes, seed, max_step_s
     )
+    check_options(options)
+    condition = None if fail_if is None else parse_condition(fail_if)
+    if condition is not None:
+        check_measured(condition, method)
+    folder = writable_folder(out, "--out")
+    paths = _inputs(videos, folder)
+    loaded = load_classifier(checkpoint, device="cuda" if torch.cuda.is_available() else "cpu")
+    resolve_target(target, loaded.class_names)
 
     several = len(paths) > 1
     finished: list[tuple[Path, str]] = []
@@ -109,18 +117,27 @@ def inspect_videos(
         place = folder / name if several else folder
         progress = f"[{number}/{len(paths)}] {printable(path)}"
         settings = _settings(path, checkpoint, options, formats)
-        if several and _is_done(place, settings):
+        if several and _is_done(place, settings, formats):
             print(f"{progress}: done before", file=sys.stderr)
             finished.append((place, name))
             caught += _is_caught(condition, json.loads((place / _DONE).read_text("utf-8"))["scores"])
             continue
         print(progress, file=sys.stderr)
         try:
+            if "ffconcat" in formats:
+                check_name(path)
             inspection = inspect_encoded(loaded, encode_video(loaded, path, reader, max_step_s), options)
         except VideoError as error:
             failures.append((printable(error.path), error.reason))
             print(f"error: {printable(str(error))}", file=sys.stderr)
             continue
+        except ClipError as error:
+            if not several:
+                raise
+            failures.append((printable(path), str(error)))
+            print(f"error: {printable(path)}: {error}", file=sys.stderr)
+            continue
+        _forget(place)
         report = inspection.save(place, formats)
         print(f"{inspection.video}: {inspection.verdict} {report}")
         caught += _is_caught(condition, inspection.scores())
@@ -130,7 +147,7 @@ def inspect_videos(
     if several:
         records = [json.loads((place / _DONE).read_text("utf-8")) for place, _ in finished]
         entries = [
-            GalleryEntry.from_saved(name, record["scores"], (place / _POSTER).read_bytes())
+            GalleryEntry.from_saved(name, record["scores"], (place / _POSTER).read_bytes(), "html" in formats)
             for (place, name), record in zip(finished, records, strict=True)
         ]
         rows = [
@@ -144,10 +161,15 @@ def inspect_videos(
 
 
 def _is_caught(condition: Condition | None, scores: Mapping[str, Any]) -> bool:
-    """Whether the condition holds for a video; then it is told."""
-    if condition is None or not condition.holds(scores):
+    """Whether the condition holds for a video; then it is told, and so is where there was nothing to compare."""
+    if condition is None:
         return False
-    print(f"error: {scores['video']}: {condition} holds ({condition.value(scores):.3g})", file=sys.stderr)
+    value = condition.value(scores)
+    if value is None:
+        print(f"{scores['video']}: {condition} was not tested, this clip has no {condition.measure}", file=sys.stderr)
+    if not condition.holds(scores):
+        return False
+    print(f"error: {scores['video']}: {condition} holds ({value:.3g})", file=sys.stderr)
     return True
 
 
@@ -188,12 +210,37 @@ def _settings(path: Path, checkpoint: str | Path, options: InspectOptions, forma
     return restored
 
 
-def _is_done(place: Path, settings: dict[str, Any]) -> bool:
+def _inputs(videos: Sequence[str | Path], folder: Path) -> list[Path]:
+    """The videos, without films that an earlier run drew below the folder of the results, unless one is asked for."""
+    named = {Path(video) for video in videos}
+    below = folder.resolve()
+    paths = []
+    for path in map(Path, expand_paths(videos)):
+        if path not in named and path.name == FILES["video"] and below in path.resolve().parents:
+            print(f"{printable(path)}: left out, a film among the results", file=sys.stderr)
+        else:
+            paths.append(path)
+    if not paths:
+        raise UserError(f"videos: only films of an earlier run were found, below {folder}; name other videos")
+    return paths
+
+
+def _forget(place: Path) -> None:
+    """Before files of other settings are written, what says that the old ones are whole has to go."""
+    try:
+        (place / _DONE).unlink(missing_ok=True)
+    except OSError as error:
+        raise UserError(f"{place}: cannot be written ({error.strerror}); choose another folder") from None
+
+
+def _is_done(place: Path, settings: dict[str, Any], formats: Sequence[str]) -> bool:
     try:
         record = json.loads((place / _DONE).read_text("utf-8"))
     except (OSError, ValueError):
         return False
-    return bool(record.get("settings") == settings) and (place / _POSTER).is_file()
+    if record.get("settings") != settings or not (place / _POSTER).is_file():
+        return False
+    return all((place / FILES[name]).is_file() for name in formats if name in FILES)
 
 
 def _mark_done(place: Path, settings: dict[str, Any], inspection: Inspection) -> None:

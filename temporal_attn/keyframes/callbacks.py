@@ -20,6 +20,7 @@ import torch
 from pytorch_lightning.callbacks import BasePredictionWriter
 from torch import Tensor, nn
 
+from temporal_attn.evaluation.scoring import Scoring
 from temporal_attn.keyframes.game import FrameGame
 from temporal_attn.keyframes.inspection import InspectedFrame
 from temporal_attn.keyframes.loggers import log_picture
@@ -327,9 +328,11 @@ def _encode(model: Any, batch: VideoBatch, row: int, tokens: Tensor | None) -> E
 
 
 def _calibrated(encoded: EncodedClip, pl_module: pl.LightningModule) -> EncodedClip:
-    """The clip, asked for the probabilities that the module gives out, where it has a temperature."""
-    temperature = getattr(getattr(pl_module, "scoring", None), "temperature", None)
-    return encoded._replace(temperature=temperature) if isinstance(temperature, float) else encoded
+    """The clip, asked for the probabilities that the module gives out, where it says how it scores."""
+    scoring = getattr(pl_module, "scoring", None)
+    if not isinstance(scoring, Scoring):
+        return encoded
+    return encoded._replace(temperature=scoring.temperature, multi_label=scoring.multi_label)
 
 
 def _model_of(pl_module: pl.LightningModule) -> Any:  # noqa: ANN401

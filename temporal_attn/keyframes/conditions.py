@@ -9,10 +9,11 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from temporal_attn.keyframes.faithfulness import Faithfulness
+from temporal_attn.keyframes.scores import METHODS, OPTIONAL, resolve_method
 from temporal_attn.keyframes.select import Evidence
 from temporal_attn.types import UserError
 
-__all__ = ["Condition", "parse_condition"]
+__all__ = ["Condition", "check_measured", "parse_condition"]
 
 _COMPARISONS = {"<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge}
 _MEASURES = {
@@ -51,6 +52,24 @@ class Condition:
         """Whether the condition holds; never for what was not measured."""
         value = self.value(scores)
         return value is not None and bool(_COMPARISONS[self.comparison](value, self.bound))
+
+
+def check_measured(condition: Condition, method: str) -> None:
+    """Refuse a condition that could never hold, because the method leaves its measure out.
+
+    Args:
+        condition: What is to be compared.
+        method: A name that `temporal_attn.keyframes.scores.resolve_method` knows.
+
+    Raises:
+        UserError: The measure compares samples, and the method draws none.
+    """
+    if condition.measure == "split_half_tau" and not resolve_method(method).sampled:
+        sampling = ", ".join(name for name, how in (METHODS | OPTIONAL).items() if how.sampled)
+        raise UserError(
+            f"fail_if: split_half_tau compares two samples, and {method} draws none; take another measure, or one of "
+            f"the methods {sampling}"
+        )
 
 
 def parse_condition(text: str) -> Condition:

@@ -2,8 +2,10 @@
 
 A key frame stands for the time around it, up to the middle between it and the frames of the clip beside it; key frames
 that touch make one segment. `ffconcat` is FFmpeg's script of the concat demuxer
-(https://ffmpeg.org/ffmpeg-formats.html#concat-1): ``ffmpeg -safe 0 -i keyframes.ffconcat out.mp4`` re-encodes exactly
-these seconds, where ``-c copy`` would begin at the codec's own key frames. An edit decision list is CMX 3600's.
+(https://ffmpeg.org/ffmpeg-formats.html#concat-1): ``ffmpeg -safe 0 -i keyframes.ffconcat out.mp4`` plays these seconds.
+The demuxer seeks to the codec's own key frame before each inpoint and gives the frames from there on as well, so that a
+segment may begin earlier; it is exact where every frame is coded by itself. An edit decision list is CMX 3600's, and
+exact to the frame.
 """
 
 from __future__ import annotations
@@ -12,10 +14,12 @@ import math
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, NamedTuple
 
+from temporal_attn.keyframes.game import ClipError
+
 if TYPE_CHECKING:
     from temporal_attn.keyframes.inspection import Inspection
 
-__all__ = ["Segment", "edit_decision_list", "ffconcat", "segments"]
+__all__ = ["Segment", "check_name", "edit_decision_list", "ffconcat", "segments"]
 
 _FALLBACK_FPS = 25.0
 
@@ -51,8 +55,26 @@ def segments(inspection: Inspection) -> list[Segment]:
     return found
 
 
+def check_name(video: str | Path) -> None:
+    """Refuse a file whose name a script of the concat demuxer cannot hold.
+
+    Raises:
+        ClipError: The name, or that of a folder above it, has a line break.
+    """
+    name = str(Path(video).absolute())
+    if "\n" in name or "\r" in name:
+        raise ClipError(
+            f"formats: ffconcat cannot hold {name!r}, a name with a line break; rename it or leave that out"
+        )
+
+
 def ffconcat(inspection: Inspection) -> str:
-    """A script of FFmpeg's concat demuxer that plays the segments one after the other."""
+    """A script of FFmpeg's concat demuxer that plays the segments one after the other.
+
+    Raises:
+        ClipError: The file's name has a line break, which the script cannot hold.
+    """
+    check_name(inspection.video)
     path = str(Path(inspection.video).absolute()).replace("'", "'\\''")
     lines = ["ffconcat version 1.0"]
     for segment in segments(inspection):
@@ -61,17 +83,21 @@ def ffconcat(inspection: Inspection) -> str:
 
 
 def edit_decision_list(inspection: Inspection) -> str:
-    """A CMX 3600 edit decision list of the segments, at the file's frame rate, rounded to whole frames.
+    """A CMX 3600 edit decision list of the segments, rounded to whole frames.
 
-    Times are those of a recording that starts at 00:00:00:00; a file of varying frame rate is counted at its mean rate.
+    Times count frames from the first one of the file, 00:00:00:00, whatever second that frame has. Timecode without
+    dropped frames numbers them by whole rates: at 30000/1001 frames a second it runs 3.6 s behind the clock in an hour.
+    A file of varying frame rate is counted at its mean rate.
     """
-    rate = max(1, round(inspection.file_fps or _FALLBACK_FPS))
+    fps = inspection.file_fps or _FALLBACK_FPS
+    rate = max(1, round(fps))
     name = " ".join(PurePath(inspection.video).name.split())
     lines = [f"TITLE: KEY FRAMES OF {name}", "FCM: NON-DROP FRAME", ""]
     position = 0
     for number, segment in enumerate(segments(inspection), start=1):
-        start = max(0, math.floor(segment.start * rate + 0.5))
-        end = max(start + 1, math.floor(segment.end * rate + 0.5))
+        first, last = (math.floor((second - inspection.file_start) * fps + 0.5) for second in segment)
+        start = max(0, first)
+        end = max(start + 1, last)
         times = (start, end, position, position + end - start)
         codes = " ".join(_timecode(time, rate) for time in times)
         lines += [f"{number:03d}  AX       V     C        {codes}", f"* FROM CLIP NAME: {name}", ""]

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from temporal_attn.keyframes.cuts import edit_decision_list, ffconcat
+from temporal_attn.keyframes.cuts import check_name, edit_decision_list, ffconcat
 from temporal_attn.keyframes.film import write_film
 from temporal_attn.keyframes.pictures import jpeg, png
 from temporal_attn.keyframes.report import render_report
@@ -19,7 +19,20 @@ from temporal_attn.types import UserError
 if TYPE_CHECKING:
     from temporal_attn.keyframes.inspection import InspectedFrame, Inspection
 
-__all__ = ["DEFAULT_FORMATS", "FORMATS", "check_formats", "save_files"]
+__all__ = ["DEFAULT_FORMATS", "FILES", "FORMATS", "named_formats", "save_files"]
+
+FILES = {
+    "json": "scores.json",
+    "csv": "scores.csv",
+    "html": "report.html",
+    "strip": "strip.png",
+    "contact-sheet": "contact_sheet.png",
+    "video": "overlay.mp4",
+    "parquet": "scores.parquet",
+    "ffconcat": "keyframes.ffconcat",
+    "edl": "keyframes.edl",
+}
+"""What a format writes, of those that write one file."""
 
 _PICTURE_FILE = re.compile(r"(keyframe_\d+|thumb_\d+)_-?\d+\.\d{3}s_frame\d+\.jpg")
 _THUMBNAIL = 320
@@ -27,19 +40,19 @@ _THUMBNAIL = 320
 
 def _json(inspection: Inspection, folder: Path) -> None:
     text = json.dumps(inspection.scores(), indent=2, allow_nan=False)
-    (folder / "scores.json").write_text(text + "\n", encoding="utf-8")
+    (folder / FILES["json"]).write_text(text + "\n", encoding="utf-8")
 
 
 def _csv(inspection: Inspection, folder: Path) -> None:
-    (folder / "scores.csv").write_bytes(rows_to_csv(inspection.scores()).encode())
+    (folder / FILES["csv"]).write_bytes(rows_to_csv(inspection.scores()).encode())
 
 
 def _parquet(inspection: Inspection, folder: Path) -> None:
-    write_parquet(frame_rows(inspection.scores(), Path(inspection.video).stem), folder / "scores.parquet")
+    write_parquet(frame_rows(inspection.scores(), Path(inspection.video).stem), folder / FILES["parquet"])
 
 
 def _html(inspection: Inspection, folder: Path) -> None:
-    (folder / "report.html").write_text(render_report(inspection), encoding="utf-8", newline="\n")
+    (folder / FILES["html"]).write_text(render_report(inspection), encoding="utf-8", newline="\n")
 
 
 def _keyframes(inspection: Inspection, folder: Path) -> None:
@@ -53,23 +66,23 @@ def _thumbs(inspection: Inspection, folder: Path) -> None:
 
 
 def _strip(inspection: Inspection, folder: Path) -> None:
-    (folder / "strip.png").write_bytes(png(film_strip(inspection)))
+    (folder / FILES["strip"]).write_bytes(png(film_strip(inspection)))
 
 
 def _contact_sheet(inspection: Inspection, folder: Path) -> None:
-    (folder / "contact_sheet.png").write_bytes(png(contact_sheet(inspection)))
+    (folder / FILES["contact-sheet"]).write_bytes(png(contact_sheet(inspection)))
 
 
 def _video(inspection: Inspection, folder: Path) -> None:
-    write_film(inspection, folder / "overlay.mp4")
+    write_film(inspection, folder / FILES["video"])
 
 
 def _ffconcat(inspection: Inspection, folder: Path) -> None:
-    (folder / "keyframes.ffconcat").write_text(ffconcat(inspection), encoding="utf-8", newline="\n")
+    (folder / FILES["ffconcat"]).write_text(ffconcat(inspection), encoding="utf-8", newline="\n")
 
 
 def _edl(inspection: Inspection, folder: Path) -> None:
-    (folder / "keyframes.edl").write_text(edit_decision_list(inspection), encoding="utf-8", newline="\n")
+    (folder / FILES["edl"]).write_text(edit_decision_list(inspection), encoding="utf-8", newline="\n")
 
 
 FORMATS: dict[str, Callable[[Inspection, Path], None]] = {
@@ -90,21 +103,28 @@ FORMATS: dict[str, Callable[[Inspection, Path], None]] = {
 DEFAULT_FORMATS = ("json", "csv", "html", "keyframes")
 
 
-def check_formats(formats: Sequence[str]) -> list[str]:
+def named_formats(formats: str | Sequence[str]) -> list[str]:
     """The names of the formats, ``all`` spelled out.
+
+    Args:
+        formats: Names in a list, or as text with commas between.
 
     Raises:
         UserError: A name that is not in `FORMATS`.
     """
+    if isinstance(formats, str):
+        formats = [name.strip() for name in formats.strip("[] ").split(",")]
     for name in formats:
         if name not in FORMATS and name != "all":
             raise UserError(f"formats: there is no {name!r}; choose of {', '.join([*FORMATS, 'all'])}")
     return list(FORMATS) if "all" in formats else list(formats)
 
 
-def save_files(inspection: Inspection, folder: Path, formats: Sequence[str]) -> Path:
+def save_files(inspection: Inspection, folder: Path, formats: str | Sequence[str]) -> Path:
     """Write the files of an inspection; see `Inspection.save`."""
-    names = check_formats(formats)
+    names = named_formats(formats)
+    if "ffconcat" in names:
+        check_name(inspection.video)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for stale in folder.iterdir():
@@ -114,7 +134,7 @@ def save_files(inspection: Inspection, folder: Path, formats: Sequence[str]) -> 
             FORMATS[name](inspection, folder)
     except OSError as error:
         raise UserError(f"{folder}: cannot be written ({error.strerror}); choose another folder") from None
-    return folder / "report.html" if "html" in names else folder
+    return folder / FILES["html"] if "html" in names else folder
 
 
 def _named(start: str, frame: InspectedFrame) -> str:

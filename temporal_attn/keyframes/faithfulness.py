@@ -13,6 +13,7 @@ https://arxiv.org/abs/2204.08945.
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TypeVar
@@ -118,6 +119,12 @@ def cross_evaluation(games: Mapping[str, FrameGame], scores: Mapping[str, Tensor
     return {(made, tested): areas(game, vector) for made, vector in scores.items() for tested, game in games.items()}
 
 
+def _mean_tau(scores: Tensor, others: Tensor) -> float | None:
+    """Mean Kendall's τ of scores (P,) with each of (M, P); None where no pair has an order to compare."""
+    known = [tau for other in others if not math.isnan(tau := kendall_tau(scores, other))]
+    return sum(known) / len(known) if known else None
+
+
 @dataclass(frozen=True, slots=True)
 class Faithfulness:
     """How faithful the scores of one clip are, each number beside that of random orders where one exists.
@@ -135,8 +142,10 @@ class Faithfulness:
         nins: Insertion likewise.
         violation: Whether the top frame speaks against the target.
         completeness_gap: |Σ scores − (v(N) − v(∅))| in logits.
-        split_half_tau: τ between two estimates from separate halves of the budget; None where nothing is sampled.
-        random_head_tau: τ between the scores and those of a shuffled head; None where it was not asked.
+        split_half_tau: τ between two estimates from separate halves of the budget; None where nothing is sampled, or
+            all scores are equal.
+        random_head_tau: Mean τ between the scores and those of shuffled heads; None where it was not asked, or all
+            scores are equal.
         missingness_drift: |Δf| when nearly half of the frames, the least important, are taken away.
         doubts: What makes the numbers above, or the scores, unreliable; one sentence each.
     """
@@ -181,7 +190,8 @@ def measure_faithfulness(
         scores: (P,).
         complete: Whether the scores promise to sum to v(N) − v(∅).
         halves: Two estimates (P,) from separate halves of the budget; None where nothing is sampled.
-        random_head: Scores (P,) of the same clip under `permuted_head`; None leaves that check out.
+        random_head: Scores (P,) of the same clip under `permuted_head`, or (M, P) of several; None leaves that check
+            out.
         draws: Random orders to stand beside.
         seed: Of the random orders.
     """
@@ -191,16 +201,17 @@ def measure_faithfulness(
     best = [areas(game, greedy_scores(game, insertion=way)) for way in (False, True)]
     own = Areas(float(area(deletion)), float(area(insertion)))
     random = Areas(float(area(random_deletion).mean()), float(area(random_insertion).mean()))
-    tau = None if halves is None else kendall_tau(*halves)
-    head_tau = None if random_head is None else kendall_tau(scores, random_head)
+    tau = None if halves is None else _mean_tau(halves[0], halves[1][None])
+    head_tau = None if random_head is None else _mean_tau(scores, random_head.reshape(-1, len(scores)))
     gap = completeness_gap(game, scores)
-    flipped = bool(game.play(~least_frames(scores)[None]).logits.argmax() != game.full.logits.argmax())
+    without_least = game.play(~least_frames(scores)[None]).logits
+    flipped = bool(game.question.said(without_least) != game.question.said(game.full.logits))
     checks = {
         f"the scores do not sum to v(N) − v(∅): the gap is {gap:.3g}": complete
         and gap > COMPLETE * max(1.0, abs(game.v_full - game.v_empty)),
         "two halves of the budget disagree; give a larger budget": tau is not None and tau < REPEATABLE,
         "a model with a shuffled head gives much the same scores": head_tau is not None and head_tau > INDEPENDENT,
-        "without the frames that matter least the model sees another class: removal is out of distribution": flipped,
+        "without the frames that matter least the model answers otherwise: removal is out of distribution": flipped,
     }
     return Faithfulness(
         deletion=own.deletion,

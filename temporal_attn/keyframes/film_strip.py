@@ -55,8 +55,11 @@ def render_film_strip(inspection: Inspection) -> Markup:
             options=_options(inspection),
             whisker=lambda ends: "M5 {1:.2f}V{0:.2f}M3 {1:.2f}H7M3 {0:.2f}H7".format(*ends),
             data={
-                "classes": len(inspection.class_names),
-                "topk": max(1, len(inspection.keyframes)),
+                # A class stands against the mean of the other K − 1, so the difference of two is K / (K − 1) times that
+                # of their logits; where classes do not exclude each other it is that of their logits.
+                "share": 1 if inspection.multi_label else 1 - 1 / len(inspection.class_names),
+                "topk": inspection.topk,
+                "gap": inspection.min_gap_s,
                 "frames": [{"index": frame.index, "pts": frame.pts} for frame in inspection.frames],
                 "views": views,
                 "heat": heat,
@@ -104,6 +107,7 @@ def _views(inspection: Inspection) -> list[dict[str, Any]]:
         "ci": _intervals([frame.ci for frame in inspection.frames]),
         "keyframes": [inspection.frames.index(frame) for frame in inspection.keyframes],
         "verdict": inspection.verdict,
+        "known": [stretch.looked_into for stretch in inspection.stretches for _ in stretch.frames] or None,
     }
     others = [
         {
@@ -114,6 +118,7 @@ def _views(inspection: Inspection) -> list[dict[str, Any]]:
             "ci": _intervals(view.ci),
             "keyframes": list(view.keyframes),
             "verdict": view.verdict,
+            "known": view.looked_into,
         }
         for view in inspection.classes
     ]

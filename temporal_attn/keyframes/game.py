@@ -5,7 +5,8 @@ model's head says when it sees only the frames in S,
 
     v(S) = z_y(S) − mean_{c ≠ y} z_c(S),
 
-the target's logit against the mean of the others, or z_a(S) − z_b(S) for a contrast of two classes. Logits, and not
+the target's logit against the mean of the others (the logit alone where a clip may have several classes), or
+z_a(S) − z_b(S) for a contrast of two classes. Logits, and not
 probabilities, because a softmax near 1 hides every difference. All scores are signed and in this unit.
 
 Paper: Price and Damen, "Play Fair: Frame Attributions in Video Models", ACCV 2020, https://arxiv.org/abs/2011.12372.
@@ -23,12 +24,16 @@ from temporal_attn.keyframes.removal import resolve_removal
 from temporal_attn.keyframes.targets import pose
 from temporal_attn.types import ModelOutput, UserError
 
-__all__ = ["FrameGame", "FrameHead", "FrameScores", "Game", "ProjectedHead"]
+__all__ = ["ClipError", "FrameGame", "FrameHead", "FrameScores", "Game", "ProjectedHead"]
 
 _KEPT = 8192
 """Most coalitions whose answers are kept."""
 _PACKED = 64
 """Coalitions in one call where they are sorted by size: few enough to be nearly of one size."""
+
+
+class ClipError(UserError):
+    """Something is wrong for one clip and may be right for another, such as too many frames for a method."""
 
 
 class FrameHead(Protocol):
@@ -103,6 +108,8 @@ class FrameGame:
         removal: What a removed frame becomes: a name of `temporal_attn.keyframes.removal.REMOVALS`.
         chunk: Coalitions in one call of the model; bounds the memory.
         temperature: What logits are divided by where probabilities are asked for; scores do not depend on it.
+        multi_label: Whether classes do not exclude each other: then v(S) is the target's logit alone, and its
+            probability a sigmoid.
 
     Attributes:
         question: The target as a direction in the space of logits.
@@ -133,13 +140,14 @@ class FrameGame:
         removal: str = "drop",
         chunk: int = 256,
         temperature: float = 1.0,
+        multi_label: bool = False,
     ) -> None:
         if tokens.ndim != 3 or tokens.shape[0] != 1:
             raise UserError(f"tokens: expected one clip (1, T, C'), got {tuple(tokens.shape)}; play one game a clip")
         if getattr(model, "training", False):
             raise UserError("model: is in training mode, dropout would blur the scores; call model.eval() first")
         self.model, self.tokens, self.pts, self.removal, self._chunk = model, tokens, pts, removal, chunk
-        self.temperature = temperature
+        self.temperature, self.multi_label = temperature, multi_label
         self._remove = resolve_removal(removal)
         length = tokens.shape[1]
         self.real = torch.ones(length, dtype=torch.bool) if mask is None else mask.reshape(length).bool().cpu().clone()
@@ -166,7 +174,7 @@ class FrameGame:
         self._pose(target)
 
     def _pose(self, target: int | tuple[int, int] | None) -> None:
-        self.question = pose(target, self.full.logits[0], self.temperature)
+        self.question = pose(target, self.full.logits[0], self.temperature, self.multi_label)
         self.v_full, self.v_empty = self.worth(torch.cat([self.full.logits, self.empty.logits])).tolist()
 
     @property
@@ -188,9 +196,16 @@ class FrameGame:
 
     def under(self, removal: str) -> FrameGame:
         """The same clip and question with another removal: score with one, test with the other."""
+        return self._anew(self.model, removal)
+
+    def by(self, model: FrameHead) -> FrameGame:
+        """The same clip, question and removal, answered by another model that takes the same tokens."""
+        return self._anew(model, self.removal)
+
+    def _anew(self, model: FrameHead, removal: str) -> FrameGame:
         asked = self.target if self.against is None else (self.target, self.against)
         return FrameGame(
-            self.model,
+            model,
             self.tokens,
             self.real[None],
             self.pts,
@@ -199,6 +214,7 @@ class FrameGame:
             removal=removal,
             chunk=self._chunk,
             temperature=self.temperature,
+            multi_label=self.multi_label,
         )
 
     def __len__(self) -> int:

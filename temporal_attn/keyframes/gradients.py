@@ -57,6 +57,11 @@ def integrated_gradients(game: FrameGame, steps: int = STEPS) -> Tensor:
         worth = game.answer(path)
         if not worth.requires_grad:
             raise UserError("method: ig needs gradients, and this model gives none; take shapley")
-        (gradient,) = torch.autograd.grad(worth.sum(), path)
+        (gradient,) = torch.autograd.grad(worth.sum(), path, allow_unused=True)
+        if gradient is None:
+            raise UserError(
+                "method: ig needs gradients, and none reaches the frames: a backbone that mixes time is given them as "
+                "whole numbers; take shapley"
+            )
     mean_gradient = torch.einsum("s,stc->tc", torch.as_tensor(weights / 2).to(gradient), gradient)
     return game.of_players((way[0] * mean_gradient).sum(-1))

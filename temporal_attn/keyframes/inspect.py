@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -16,57 +17,27 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from datamodules.dataset import load_clip
 from datamodules.frames import uniform_indices
 from datamodules.readers import open_reader
 from temporal_attn.keyframes.digest import file_digest
-from temporal_attn.keyframes.faithfulness import Faithfulness, measure_faithfulness
+from temporal_attn.keyframes.encoded_video import EncodedVideo, check_step, encode_video
+from temporal_attn.keyframes.faithfulness import Faithfulness
 from temporal_attn.keyframes.game import FrameGame, FrameScores
 from temporal_attn.keyframes.inspection import ClassView, InspectedFrame, Inspection, Stretch
-from temporal_attn.keyframes.long_video import (
-    MAX_STEP_S,
-    LongVideoScores,
-    clip_of_long_video,
-    divide,
-    owen_values,
-)
+from temporal_attn.keyframes.long_video import MAX_STEP_S, LongVideoScores, owen_values
 from temporal_attn.keyframes.regions import REGIONS, heatmaps, region_maps
-from temporal_attn.keyframes.scores import resolve_method, score_frames
+from temporal_attn.keyframes.removal import resolve_removal
+from temporal_attn.keyframes.sanity import check_scores
+from temporal_attn.keyframes.scores import METHODS, resolve_method, score_frames
 from temporal_attn.keyframes.select import Evidence, select_keyframes, state_verdict, weigh_evidence
 from temporal_attn.keyframes.shapley import BUDGET
 from temporal_attn.keyframes.targets import resolve_target
-from temporal_attn.keyframes.time_mixing import EncodedClip, encode_clip
-from temporal_attn.types import ClipSpec, UserError, VideoBatch
+from temporal_attn.types import UserError
 
 if TYPE_CHECKING:
     from temporal_attn.inference import LoadedClassifier
 
-__all__ = [
-    "EncodedVideo",
-    "InspectOptions",
-    "encode_video",
-    "inspect_encoded",
-    "inspect_video",
-    "printable",
-]
-
-
-class EncodedVideo(NamedTuple):
-    """A clip of a file after the backbone: what every question is asked of.
-
-    Args:
-        path: The file.
-        clip: How the clip is cut; of a long video with more frames than the checkpoint says.
-        batch: The clip as the dataset cuts it.
-        encoded: The clip after the backbone.
-        stretches: Of a long video: lists of its frames, which play first; None where frames play at once.
-    """
-
-    path: str | Path
-    clip: ClipSpec
-    batch: VideoBatch
-    encoded: EncodedClip
-    stretches: Sequence[Sequence[int]] | None = None
+__all__ = ["InspectOptions", "check_options", "inspect_encoded", "inspect_video", "printable"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +55,10 @@ class InspectOptions:
     classes: int = 5
     seed: int = 0
     max_step_s: float = MAX_STEP_S
+
+
+PRESENT = 0.5
+"""Probability from which on a model of several labels gives a class to a clip."""
 
 
 class _Answer(NamedTuple):
@@ -149,32 +124,22 @@ def inspect_video(
     return inspect_encoded(loaded, encode_video(loaded, path, reader, max_step_s), options)
 
 
-def encode_video(
-    loaded: LoadedClassifier, path: str | Path, reader: str = "auto", max_step_s: float = MAX_STEP_S
-) -> EncodedVideo:
-    """Cut the clip of a file and let the backbone see it.
-
-    Args:
-        loaded: A classifier.
-        path: The video.
-        reader: ``auto``, ``decord`` or ``pyav``.
-        max_step_s: See `inspect_video`. A backbone that mixes time takes every video as the checkpoint does, because
-            each coalition of many frames would be a pass of the whole model.
+def check_options(options: InspectOptions) -> None:
+    """Find out what is wrong for every video before the first one is read.
 
     Raises:
-        VideoError: The file cannot be read.
-        UserError: max_step_s is not positive.
+        UserError: A method, removal or kind of regions that does not exist, or a number that is out of its range.
     """
-    if not max_step_s > 0:
-        raise UserError(f"max_step_s: {max_step_s} is no distance between two frames; give seconds above 0, or inf")
-    clip = loaded.clip
-    if not getattr(loaded.model, "mixes_time", False):
-        with open_reader(path, reader) as video:
-            clip = clip_of_long_video(clip, len(video), float(video.pts[-1] - video.pts[0]), max_step_s)
-    batch = load_clip(path, clip, reader)
-    encoded = encode_clip(loaded.model, batch["video"].to(_device(loaded)), evaluations=2 * BUDGET)
-    stretches = None if clip is loaded.clip else divide(encoded.tokens[0])
-    return EncodedVideo(path, clip, batch, encoded, stretches)
+    resolve_method(options.method)
+    resolve_removal(options.removal)
+    select_keyframes(torch.zeros(0), [], options.topk, options.min_gap_s)
+    if options.regions != "none" and options.regions not in REGIONS:
+        raise UserError(f"regions: there is no {options.regions!r}; choose one of {', '.join([*REGIONS, 'none'])}")
+    if options.classes < 0:
+        raise UserError(f"classes: {options.classes} classes cannot be asked about; give 0 or more")
+    if options.budget < 1:
+        raise UserError(f"budget: {options.budget} evaluations are none; give 1 or more")
+    check_step(options.max_step_s)
 
 
 def inspect_encoded(
@@ -196,10 +161,11 @@ def inspect_encoded(
         UserError: A wrong option, or a model with one class.
     """
     asked = resolve_target(options.target, loaded.class_names)
+    check_options(options)
     path, batch = encoded.path, encoded.batch
     how = resolve_method(options.method)
 
-    first = _play(loaded, encoded, asked, options.removal)
+    first = encoded.play(loaded, asked, options.removal)
 
     def ask(question: int | tuple[int, int] | None) -> _Answer:
         progress("scores")
@@ -210,7 +176,7 @@ def inspect_encoded(
         chosen = select_keyframes(known, seconds, options.topk, options.min_gap_s)
         evidence = weigh_evidence(game, chosen, options.seed)
         p = loaded.scoring.probabilities(game.full.logits[0].double())
-        best = int(p.argmax())
+        best = _predicted(game, p)
         verdict = state_verdict(
             evidence,
             loaded.class_names[game.target],
@@ -230,6 +196,7 @@ def inspect_encoded(
         engine = f"{video.engine} ({video.note})" if video.note else video.engine
         file_frames, fps = len(video), float(video.fps)
         pts = [float(video.pts[index]) for index in indices]  # without the clip's rounding to float32
+        start = float(video.pts[0])
         end = float(video.pts[-1]) + (1 / fps if fps > 0 else 0.0)
         originals = list(video.get_batch([indices[position] for position in chosen]))
 
@@ -264,7 +231,11 @@ def inspect_encoded(
         classes=_views(ask, answer, options.classes) if how.signed else (),
         heatmaps=heat,
         regions=made_by,
-        faithfulness=_faithfulness(loaded, encoded, answer, options.seed),
+        faithfulness=_faithfulness(loaded, encoded, answer, options),
+        multi_label=game.multi_label,
+        file_start=start,
+        topk=options.topk,
+        min_gap_s=options.min_gap_s,
         stretches=_stretches(answer.long, indices, pts),
         checkpoint_sha256=file_digest(loaded.path),
         file_fps=fps,
@@ -272,13 +243,11 @@ def inspect_encoded(
     )
 
 
-def _play(
-    loaded: LoadedClassifier, video: EncodedVideo, asked: int | tuple[int, int] | None, removal: str
-) -> FrameGame:
-    batch, device = video.batch, _device(loaded)
-    mask, pts = batch["mask"].to(device), batch["pts"].to(device)
-    encoded = video.encoded._replace(temperature=loaded.scoring.temperature)
-    return encoded.play(mask, pts, batch["frame_index"], target=asked, removal=removal)
+def _predicted(game: FrameGame, p: Tensor) -> int:
+    """The class that the model gives to the clip; of several labels the one asked about where it is among them."""
+    asked = (game.target, game.target if game.against is None else game.against)
+    given = [index for index in asked if game.multi_label and float(p[index]) >= PRESENT]
+    return given[0] if given else int(p.argmax())
 
 
 def _score(
@@ -307,20 +276,23 @@ def _stretches(long: LongVideoScores | None, indices: Sequence[int], pts: Sequen
     ]
 
 
-def _faithfulness(loaded: LoadedClassifier, video: EncodedVideo, answer: _Answer, seed: int) -> Faithfulness | None:
+def _faithfulness(
+    loaded: LoadedClassifier, video: EncodedVideo, answer: _Answer, options: InspectOptions
+) -> Faithfulness | None:
     """The test of the scores: of frames, or of the stretches of a long video, in whose order whole stretches go."""
-    game, values = answer.game, answer.scores.values
+    game = answer.game
     if len(game) == 1:
         return None
+    check = partial(check_scores, encoded=video.encoded, model=loaded.model, budget=options.budget, seed=options.seed)
     if answer.long is None:
-        return measure_faithfulness(game, values, seed=seed)
+        return check(game, answer.scores, resolve_method(options.method))
     # Positions with one number are one player, so that stretches play the same game.
     number = torch.empty(1, len(game), dtype=torch.long)
     for group, stretch in enumerate(answer.long.stretches):
         number[0, list(stretch)] = group
     asked = game.target if game.against is None else (game.target, game.against)
-    whole = _play(loaded, video._replace(batch={**video.batch, "frame_index": number}), asked, game.removal)
-    measured = measure_faithfulness(whole, answer.long.stretch_scores, complete=True, seed=seed)
+    whole = video._replace(batch={**video.batch, "frame_index": number}).play(loaded, asked, game.removal)
+    measured = check(whole, FrameScores(answer.long.stretch_scores, answer.long.stretch_ci), METHODS["shapley"])
     usual = torch.zeros(1, len(game), dtype=torch.bool)
     usual[0, uniform_indices(len(game), loaded.clip["num_frames"])[0]] = True
     classes = [int(logits.argmax()) for logits in (game.full.logits[0], game.play(usual).logits[0])]
@@ -347,7 +319,8 @@ def _views(ask: Callable[[int], _Answer], asked: _Answer, classes: int) -> list[
             continue
         answer = ask(target)
         ci = None if answer.scores.ci is None else [(low, high) for low, high in answer.scores.ci.tolist()]
-        views.append(ClassView(target, answer.scores.values.tolist(), ci, answer.chosen, answer.verdict))
+        known = None if answer.long is None else answer.long.looked_into.tolist()
+        views.append(ClassView(target, answer.scores.values.tolist(), ci, answer.chosen, answer.verdict, known))
     return views
 
 
@@ -357,18 +330,12 @@ def _regions(
     """Heat maps (P, h, w), and what made them; None, and why there are none."""
     if method == "none":
         return None, ""
-    if method not in REGIONS:
-        raise UserError(f"regions: there is no {method!r}; choose one of {', '.join([*REGIONS, 'none'])}")
     try:
         maps = region_maps(game, video.to(game.tokens.device), method)
     except UserError as error:  # frames are explained all the same
         return None, f"none ({str(error).removeprefix('regions: ')})"
     heat: NDArray[np.float32] = heatmaps(maps, scores).numpy()
     return heat, f"{method}, one colour scale for the clip"
-
-
-def _device(loaded: LoadedClassifier) -> torch.device:
-    return next(loaded.model.parameters()).device
 
 
 def _describe(model: torch.nn.Module) -> str:

@@ -17,7 +17,7 @@ import temporal_attn
 from temporal_attn.keyframes.exports import DEFAULT_FORMATS, save_files
 from temporal_attn.keyframes.faithfulness import Faithfulness
 from temporal_attn.keyframes.pictures import Image
-from temporal_attn.keyframes.scores import METHODS, Method
+from temporal_attn.keyframes.scores import Method, resolve_method
 from temporal_attn.keyframes.select import Evidence
 from temporal_attn.types import ClipSpec
 
@@ -60,6 +60,7 @@ class ClassView:
         ci: P intervals of 95 %; None where the scores are not estimated.
         keyframes: Positions of the key frames for this class, best first.
         verdict: In words.
+        looked_into: P times whether the frame was asked about by itself; None where all were.
     """
 
     target: int
@@ -67,6 +68,7 @@ class ClassView:
     ci: Sequence[tuple[float, float]] | None
     keyframes: Sequence[int]
     verdict: str
+    looked_into: Sequence[bool] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +106,7 @@ class Inspection:
         frames: P distinct frames in the order of time.
         file_frames: Frames in the file.
         logits: K logits of the complete clip.
-        probabilities: Their softmax.
+        probabilities: K of them, as the model gives them out: their softmax, or of several labels their sigmoid.
         evidence: The test of the key frames.
         verdict: In words.
         pictures: P frames (H, W, 3) uint8, as the model saw them.
@@ -119,6 +121,10 @@ class Inspection:
         file_fps: Mean frames a second of the file; 0 when unknown.
         file_seconds: Seconds at which the last frame of the file ends; 0 when unknown.
         stretches: Of a long video, in the order of time; empty where all frames played at once.
+        multi_label: Whether the classes do not exclude each other.
+        file_start: Seconds of the first frame of the file.
+        topk: At most so many key frames were chosen.
+        min_gap_s: Seconds that they are apart at least.
     """
 
     video: str
@@ -147,6 +153,10 @@ class Inspection:
     file_fps: float = 0.0
     file_seconds: float = 0.0
     stretches: Sequence[Stretch] = ()
+    multi_label: bool = False
+    file_start: float = 0.0
+    topk: int = 3
+    min_gap_s: float = 0.0
 
     @property
     def looked_at(self) -> float:
@@ -166,7 +176,12 @@ class Inspection:
     @property
     def how(self) -> Method:
         """The method: unit, sign and words."""
-        return METHODS[self.method]
+        return resolve_method(self.method)
+
+    @property
+    def unit(self) -> str:
+        """What a score counts; where classes do not exclude each other logits are not centred."""
+        return self.how.unit.removeprefix("centred ") if self.multi_label else self.how.unit
 
     @property
     def keyframes(self) -> list[InspectedFrame]:
@@ -212,7 +227,8 @@ class Inspection:
             else {"class": self.class_names[self.against], "index": self.against},
             "method": self.method,
             "removal": self.removal,
-            "unit": self.how.unit,
+            "unit": self.unit,
+            "multi_label": self.multi_label,
             "frames": [
                 {
                     "index": f.index,
@@ -247,20 +263,21 @@ class Inspection:
             "clip": dict(self.clip),
             "file_frames": self.file_frames,
             "file_fps": self.file_fps,
+            "file_start": self.file_start,
             "file_seconds": self.file_seconds,
             "model": self.model,
             "reader": self.reader,
             "versions": versions(),
         }
 
-    def save(self, out: str | Path, formats: Sequence[str] = DEFAULT_FORMATS) -> Path:
+    def save(self, out: str | Path, formats: str | Sequence[str] = DEFAULT_FORMATS) -> Path:
         """Write the inspection's files.
 
         Key frames and thumbnails of an earlier inspection in the same folder are removed; other files stay.
 
         Args:
             out: Folder, made if missing.
-            formats: Names of `temporal_attn.keyframes.exports.FORMATS`, or ``all``.
+            formats: Names of `temporal_attn.keyframes.exports.FORMATS`, or ``all``; in a list, or text with commas.
 
         Returns:
             Path of the report, or of the folder when no report is asked for.

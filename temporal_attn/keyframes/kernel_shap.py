@@ -15,11 +15,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from temporal_attn.keyframes.game import FrameScores, Game
+from temporal_attn.keyframes.game import ClipError, FrameScores, Game
 from temporal_attn.keyframes.shapley import BUDGET, EXACT_FRAMES, exact_shapley, student_t, with_interval
-from temporal_attn.types import UserError
 
-__all__ = ["PairedAnswers", "ask_pairs", "enumerable", "kernel_shap", "regress"]
+__all__ = ["PairedAnswers", "ask_pairs", "enumerable", "fewest_evaluations", "kernel_shap", "regress"]
 
 
 def kernel_shap(game: Game, budget: int = BUDGET, seed: int = 0) -> FrameScores:
@@ -39,7 +38,7 @@ def kernel_shap(game: Game, budget: int = BUDGET, seed: int = 0) -> FrameScores:
         seed: Source of the sample.
 
     Raises:
-        UserError: The budget is too small to play each frame alone and left out, and to sample beyond.
+        ClipError: The budget is too small to play each frame alone and left out, and to sample beyond.
     """
     if enumerable(game, budget):
         return exact_shapley(game)
@@ -49,6 +48,11 @@ def kernel_shap(game: Game, budget: int = BUDGET, seed: int = 0) -> FrameScores:
 def enumerable(game: Game, budget: int) -> bool:
     """Whether the budget is enough for every coalition."""
     return len(game) <= EXACT_FRAMES and 2 ** len(game) <= budget
+
+
+def fewest_evaluations(players: int) -> int:
+    """The smallest budget: each player alone and left out, and half as many coalitions beyond."""
+    return 2 * (players + players // 2) + 2
 
 
 class _Design(NamedTuple):
@@ -96,11 +100,11 @@ def ask_pairs(game: Game, budget: int = BUDGET, seed: int = 0) -> PairedAnswers:
 
 def _draw_coalitions(players: int, budget: int, seed: int) -> _Design:
     left = (budget - 2) // 2  # pairs
-    minimum = players + players // 2
-    if left < minimum:
-        raise UserError(
-            f"budget: {budget} evaluations are too few for {players} frames; give {2 * minimum + 2} or more, or take a "
-            "long video by windows"
+    fewest = fewest_evaluations(players)
+    if budget < fewest:
+        raise ClipError(
+            f"budget: {budget} evaluations are too few for {players} frames or stretches; give {fewest} or more, or a "
+            "method that does not sample, such as loo+loi"
         )
     generator = torch.Generator().manual_seed(seed)
     # Pairs of each size: a size and its complement are one, and half of the middle size pairs with the other half.

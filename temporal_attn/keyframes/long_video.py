@@ -40,12 +40,14 @@ class LongVideoScores:
         stretch_scores: (G,) Shapley values of the stretches, which sum to v(N) − v(∅).
         scores: (P,) Owen values of the players; in stretches that were not looked into, the stretch's in equal shares.
         looked_into: (P,) bool, whether a player was asked about by itself.
+        stretch_ci: (G, 2) intervals of 95 % of the stretches; of width 0 where every coalition of them was asked.
     """
 
     stretches: Sequence[Sequence[int]]
     stretch_scores: Tensor
     scores: Tensor
     looked_into: Tensor
+    stretch_ci: Tensor | None = None
 
     @property
     def share_looked_into(self) -> float:
@@ -157,7 +159,7 @@ def owen_values(
     members = torch.zeros(len(stretches), players, dtype=torch.bool)
     for row, stretch in zip(members, stretches, strict=True):
         row[list(stretch)] = True
-    between = kernel_shap(_Stretches(game, members), budget, seed).values
+    between, stretch_ci = kernel_shap(_Stretches(game, members), budget, seed)
     scores = between @ (members / members.sum(1, keepdim=True))
     looked_into = torch.zeros(players, dtype=torch.bool)
     for winner in between.abs().argsort(descending=True, stable=True)[:winners].tolist():
@@ -167,7 +169,7 @@ def owen_values(
         # The contexts are a sample; what the stretch itself was found to be worth is what its frames share.
         scores[members[winner]] = values + (between[winner] - values.sum()) / len(values)
         looked_into |= members[winner]
-    return LongVideoScores(stretches, between, scores, looked_into)
+    return LongVideoScores(stretches, between, scores, looked_into, stretch_ci)
 
 
 class _Stretches:

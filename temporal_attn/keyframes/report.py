@@ -35,6 +35,7 @@ class GalleryEntry(NamedTuple):
         heading: The class that was asked about, with its probability.
         verdict: In words.
         picture: Data URI of its best frame.
+        linked: Whether its folder has a report.
     """
 
     folder: str
@@ -42,15 +43,17 @@ class GalleryEntry(NamedTuple):
     heading: str
     verdict: str
     picture: str
+    linked: bool = True
 
     @classmethod
-    def from_saved(cls, folder: str, scores: Mapping[str, Any], poster: bytes) -> GalleryEntry:
+    def from_saved(cls, folder: str, scores: Mapping[str, Any], poster: bytes, linked: bool = True) -> GalleryEntry:
         """The entry of an inspection that was saved in ``folder``.
 
         Args:
             folder: Where its report lies, beside the gallery.
             scores: Its `Inspection.scores`.
             poster: Its best frame as JPEG.
+            linked: Whether a report was saved with it.
         """
         asked = scores["target"]["class"]
         if scores["against"] is not None:
@@ -61,6 +64,7 @@ class GalleryEntry(NamedTuple):
             heading=f"{asked}, p = {scores['evidence']['full']:.2f}",
             verdict=scores["verdict"],
             picture=data_uri(poster, "image/jpeg"),
+            linked=linked,
         )
 
 
@@ -141,7 +145,8 @@ def _faithfulness(inspection: Inspection) -> _Faithfulness | None:
         ("Change by leaving out the least", f.missingness_drift),
     ]
     checks = [(term, _number(value)) for term, value in worded if value is not None]
-    checks.append(("Without the top frame the class", "gains" if f.violation else "does not gain"))
+    player = "stretch" if inspection.stretches else "frame"
+    checks.append((f"Without the top {player} the class", "gains" if f.violation else "does not gain"))
     return _Faithfulness(compared, checks, f.doubts)
 
 

@@ -52,6 +52,8 @@ class Method:
         signed: Whether a negative score speaks against the class; an unsigned score only compares frames.
         faithful: Whether the score measures what the model does without frames; otherwise it is a preview.
         summary: What it measures, in words for a report.
+        complete: Whether the scores are Shapley values, which sum to v(N) − v(∅).
+        sampled: Whether the budget is spent on a sample, unless it is enough for every coalition.
     """
 
     score: Score
@@ -59,6 +61,8 @@ class Method:
     signed: bool
     faithful: bool
     summary: str
+    complete: bool = False
+    sampled: bool = False
 
 
 def _fixed(score: Callable[[FrameGame], Tensor]) -> Score:
@@ -73,10 +77,19 @@ METHODS: dict[str, Method] = {
         True,
         True,
         "Shapley values; frames that they cannot tell apart stand in the order of loo+loi",
+        complete=True,
+        sampled=True,
     ),
-    "shapley": Method(kernel_shap, _LOGITS, True, True, "Shapley values, estimated by KernelSHAP"),
+    "shapley": Method(
+        kernel_shap, _LOGITS, True, True, "Shapley values, estimated by KernelSHAP", complete=True, sampled=True
+    ),
     "exact": Method(
-        lambda game, budget, seed: exact_shapley(game), _LOGITS, True, True, "Shapley values over all coalitions"
+        lambda game, budget, seed: exact_shapley(game),
+        _LOGITS,
+        True,
+        True,
+        "Shapley values over all coalitions",
+        complete=True,
     ),
     "loo+loi": Method(
         _fixed(leave_one_out_and_in), _LOGITS, True, True, "mean of leave-one-out and leave-one-in; a quick preview"
@@ -109,7 +122,9 @@ METHODS: dict[str, Method] = {
 
 
 OPTIONAL: dict[str, Method] = {
-    "captum_shapley": Method(captum_shapley, _LOGITS, True, True, "Captum's ShapleyValueSampling over the mean frame"),
+    "captum_shapley": Method(
+        captum_shapley, _LOGITS, True, True, "Captum's ShapleyValueSampling over the mean frame", sampled=True
+    ),
     "captum_ablation": Method(captum_ablation, _LOGITS, True, True, "Captum's FeatureAblation over the mean frame"),
     "captum_ig": Method(
         captum_integrated_gradients, _LOGITS, True, True, "Captum's IntegratedGradients from the mean frame"

@@ -18,12 +18,14 @@ from torch import Tensor
 from temporal_attn.keyframes.scores import FrameGame
 from temporal_attn.types import UserError
 
-__all__ = ["ENOUGH", "NEEDED", "Evidence", "Finding", "select_keyframes", "state_verdict", "weigh_evidence"]
+__all__ = ["ENOUGH", "FLOOR", "NEEDED", "Evidence", "Finding", "select_keyframes", "state_verdict", "weigh_evidence"]
 
 ENOUGH = 0.9
 """Key frames are enough when they alone keep this share of the clip's probability."""
 NEEDED = 0.5
 """Key frames are needed when without them at most this share of the clip's probability is left."""
+FLOOR = 0.05
+"""Least probability of which shares are taken: below it the class is excluded, with the key frames or without them."""
 
 
 class Finding(str, Enum):
@@ -32,6 +34,7 @@ class Finding(str, Enum):
     DECISIVE = "decisive"
     NEEDED = "needed"
     ENOUGH = "enough"
+    UNSEEN = "unseen"
     NO_SMALL_SET = "no_small_set"
     NO_KEYFRAME = "no_keyframe"
     ONE_FRAME = "one_frame"
@@ -51,6 +54,7 @@ class Evidence:
         without_random: Mean p with all but k random frames.
         draws: Random sets behind the two means.
         seed: Their seed.
+        floor: Probability that is as good as none, see `weigh_evidence`.
     """
 
     frames: int
@@ -62,6 +66,7 @@ class Evidence:
     without_random: float
     draws: int
     seed: int
+    floor: float = FLOOR
 
     @property
     def finding(self) -> Finding:
@@ -69,12 +74,15 @@ class Evidence:
 
         Frames are *enough* when they alone keep p ≥ 0.9 · full, and *needed* when without them p ≤ 0.5 · full. Key
         frames that are both are decisive, unless as many random frames are both too; key frames that are one of the
-        two count where random frames are not. A set of more than half of the frames is not small.
+        two count where random frames are not. A set of more than half of the frames is not small. Where neither all
+        frames nor the key frames alone lift p to the floor, the class is unseen, and shares of nothing say nothing.
         """
         if self.frames == 1:
             return Finding.ONE_FRAME
         if self.keyframes == 0:
             return Finding.NO_KEYFRAME
+        if max(self.full, self.only_key) < self.floor:
+            return Finding.UNSEEN
         if 2 * self.keyframes > self.frames:
             return Finding.NO_SMALL_SET
         enough, random_enough = (p >= ENOUGH * self.full for p in (self.only_key, self.only_random))
@@ -119,6 +127,9 @@ def select_keyframes(scores: Tensor, pts: Sequence[float], topk: int = 3, min_ga
 def weigh_evidence(game: FrameGame, keyframes: Sequence[int], seed: int = 0, draws: int = 20) -> Evidence:
     """Test key frames against as many random ones: at most 2 + 2 · draws evaluations, in one go.
 
+    The floor of the evidence is `FLOOR`, or, of a class against all others, chance (1 / K) where that is more: a class
+    below it is never what the model predicts.
+
     Args:
         game: The clip and the class.
         keyframes: Players that are key frames.
@@ -141,6 +152,7 @@ def weigh_evidence(game: FrameGame, keyframes: Sequence[int], seed: int = 0, dra
         without_random=float(p[2 + draws :].mean()),
         draws=draws,
         seed=seed,
+        floor=max(FLOOR, game.question.chance),
     )
 
 
@@ -153,7 +165,8 @@ def state_verdict(
         evidence: Result of `weigh_evidence`.
         name: Name of the target class.
         times: Seconds of the key frames.
-        predicted: Name and probability of the class that the model gives to the clip.
+        predicted: Name and probability of the class that the model gives to the clip; of several, the target where it
+            is among them.
         against: Name of the other class of a contrast.
     """
     if against is None:
@@ -190,6 +203,11 @@ def _describe(e: Evidence, question: _Question, times: str) -> str:
             return f"There is only one frame, so it alone decides: {p} = {e.full:.2f}."
         case Finding.NO_KEYFRAME:
             return f"No frame speaks for {question.side}: {p} = {e.full:.2f} with all {e.frames} frames."
+        case Finding.UNSEEN:
+            return (
+                f"The model does not see {question.side} here: {p} = {e.full:.2f} with all "
+                f"{e.frames} frames, {e.only_key:.2f} with only the best {e.keyframes} ({times})."
+            )
         case Finding.DECISIVE:
             verb = "decides" if e.keyframes == 1 else "decide"
             between = "" if question.matter == "this clip" else f" {question.matter}"

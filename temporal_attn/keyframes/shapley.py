@@ -17,8 +17,7 @@ from statistics import NormalDist
 import torch
 from torch import Tensor
 
-from temporal_attn.keyframes.game import FrameScores, Game
-from temporal_attn.types import UserError
+from temporal_attn.keyframes.game import ClipError, FrameScores, Game
 
 __all__ = [
     "BUDGET",
@@ -44,11 +43,11 @@ def exact_shapley(game: Game) -> FrameScores:
     Equation: φ_i = Σ_{S ∌ i} |S|! (P − |S| − 1)! / P! · (v(S ∪ i) − v(S)).
 
     Raises:
-        UserError: More than `EXACT_FRAMES` players.
+        ClipError: More than `EXACT_FRAMES` players.
     """
     players = len(game)
     if players > EXACT_FRAMES:
-        raise UserError(
+        raise ClipError(
             f"method: exact asks 2^P coalitions, {players} frames are too many; use shapley, or {EXACT_FRAMES} frames"
         )
     bits = 1 << torch.arange(players)
@@ -97,14 +96,14 @@ def permutation_shapley(game: Game, budget: int = BUDGET, seed: int = 0) -> Fram
         seed: Source of the orders.
 
     Raises:
-        UserError: The budget is too small for two pairs, below which there is no interval.
+        ClipError: The budget is too small for two pairs, below which there is no interval.
     """
     players = len(game)
     if players == 1:
         return exact_shapley(game)
     pairs = budget // (2 * (players - 1))
     if pairs < 2:
-        raise UserError(f"budget: {budget} evaluations are too few for {players} frames; give {4 * (players - 1)}")
+        raise ClipError(f"budget: {budget} evaluations are too few for {players} frames; give {4 * (players - 1)}")
     generator = torch.Generator().manual_seed(seed)
     forwards = torch.rand(pairs, players, generator=generator).argsort(1)
     gains = (marginal_contributions(game, forwards) + marginal_contributions(game, forwards.flip(1))) / 2

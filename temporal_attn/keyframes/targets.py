@@ -20,35 +20,51 @@ class Question(NamedTuple):
     Args:
         target: Class index y.
         against: Class index of a contrast, None for the mean of all other classes.
-        direction: (K,) float32, sums to 0: worth = direction · logits. 1 at y; −1 at ``against``, or −1 / (K − 1) at
-            every other class.
+        direction: (K,) float32: worth = direction · logits. 1 at y; −1 at ``against``, or −1 / (K − 1) at every other
+            class, 0 there where classes do not exclude each other.
         temperature: What logits are divided by where probabilities are asked for.
+        multi_label: Whether classes are asked one by one, each with a probability of its own.
     """
 
     target: int
     against: int | None
     direction: Tensor
     temperature: float = 1.0
+    multi_label: bool = False
+
+    @property
+    def chance(self) -> float:
+        """p(y) of a model that cannot tell classes apart: 1 / K, or 0 where classes do not compete or only two do."""
+        return 0.0 if self.multi_label or self.against is not None else 1 / len(self.direction)
 
     def worth(self, logits: Tensor) -> Tensor:
-        """z_y − mean_{c ≠ y} z_c, or z_a − z_b of a contrast: logits (S, K) -> (S,)."""
+        """z_y − mean_{c ≠ y} z_c (of several labels z_y), or z_a − z_b of a contrast: logits (S, K) -> (S,)."""
         return logits @ self.direction.to(logits)
 
     def probability(self, logits: Tensor) -> Tensor:
-        """p(y), or p(a) / (p(a) + p(b)) of a contrast: logits (S, K) -> (S,)."""
+        """p(y), or that of a where it is a or b, σ(z_a − z_b), in a contrast: logits (S, K) -> (S,)."""
         logits = logits / self.temperature
+        if self.against is None and self.multi_label:
+            return logits[:, self.target].sigmoid()
         if self.against is None:
             return logits.softmax(-1)[:, self.target]
         return logits[:, [self.target, self.against]].softmax(-1)[:, 0]
 
+    def said(self, logits: Tensor) -> Tensor:
+        """What the model answers: the class, or of several labels whether y is one: logits (S, K) -> (S,)."""
+        return logits[:, self.target] > 0 if self.multi_label else logits.argmax(-1)
 
-def pose(target: int | tuple[int, int] | None, logits: Tensor, temperature: float = 1.0) -> Question:
+
+def pose(
+    target: int | tuple[int, int] | None, logits: Tensor, temperature: float = 1.0, multi_label: bool = False
+) -> Question:
     """The question behind a target.
 
     Args:
         target: Class index, two of them for a contrast, None for the class of the highest logit.
         logits: (K,) of the complete clip.
         temperature: Of its probabilities.
+        multi_label: Whether classes are asked one by one (sigmoid), instead of against each other (softmax).
 
     Raises:
         UserError: Fewer than two classes, an index that is no class, or a class against itself.
@@ -61,14 +77,14 @@ def pose(target: int | tuple[int, int] | None, logits: Tensor, temperature: floa
         if not 0 <= index < classes:
             raise UserError(f"target: {index} is not a class index; choose 0 to {classes - 1}")
     if len(asked) == 1:
-        direction = torch.full((classes,), -1 / (classes - 1))
+        direction = torch.zeros(classes) if multi_label else torch.full((classes,), -1 / (classes - 1))
         direction[asked[0]] = 1.0
-        return Question(asked[0], None, direction, temperature)
+        return Question(asked[0], None, direction, temperature, multi_label)
     if asked[0] == asked[1]:
         raise UserError(f"target: class {asked[0]} against itself is always 0; contrast two different classes")
     direction = torch.zeros(classes)
     direction[asked[0]], direction[asked[1]] = 1.0, -1.0
-    return Question(asked[0], asked[1], direction, temperature)
+    return Question(asked[0], asked[1], direction, temperature, multi_label)
 
 
 def resolve_target(

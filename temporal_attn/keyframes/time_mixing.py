@@ -67,12 +67,18 @@ class EncodedClip(NamedTuple):
         tokens: (1, T, …) on the model's device, of the kind that the head takes.
         chunk: Coalitions that fit into one call of the head.
         temperature: What its logits are divided by where probabilities are asked for.
+        multi_label: Whether its classes do not exclude each other.
     """
 
     head: FrameHead
     tokens: Tensor
     chunk: int
     temperature: float = 1.0
+    multi_label: bool = False
+
+    def head_of(self, model: ClipModel) -> FrameHead:
+        """Who answers for another model with the same backbone."""
+        return self.head.of(model) if isinstance(self.head, _WholeModel) else model
 
     def play(
         self,
@@ -94,6 +100,7 @@ class EncodedClip(NamedTuple):
             removal=removal,
             chunk=self.chunk,
             temperature=self.temperature,
+            multi_label=self.multi_label,
         )
 
 
@@ -133,6 +140,10 @@ class _WholeModel:
 
     def __init__(self, model: ClipModel, shape: torch.Size, width: int, dtype: torch.dtype) -> None:
         self._model, self._shape, self._width, self._dtype = model, shape, width, dtype
+
+    def of(self, model: ClipModel) -> _WholeModel:
+        """The same for another model."""
+        return _WholeModel(model, self._shape, self._width, self._dtype)
 
     def classify(self, tokens: Tensor, mask: Tensor | None = None, pts: Tensor | None = None) -> ModelOutput:
         mask = torch.ones(tokens.shape[:2], dtype=torch.bool, device=tokens.device) if mask is None else mask

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import secrets
 from pathlib import Path
+from urllib.parse import quote
 
 from temporal_attn.types import UserError
 
@@ -41,7 +42,7 @@ def serve(
         Exit status 0.
 
     Raises:
-        UserError: Starlette or uvicorn is missing, or an argument is wrong.
+        UserError: Starlette or uvicorn is missing, or an argument is wrong, such as an empty token.
     """
     try:
         import uvicorn
@@ -52,12 +53,14 @@ def serve(
     from temporal_attn.inference import load_classifier
     from temporal_attn.serve.limits import Limits
 
+    if token == "":
+        raise UserError("token: an empty one lets everybody in; give a word that is hard to guess, or leave it out")
     if not is_loopback(host) and token is None:
         token = secrets.token_urlsafe(24)
     limits = Limits(max_megabytes * 1_000_000, max_seconds, max_wait, max_jobs)
     app = build_app(load_classifier(checkpoint), limits, videos=videos, token=token, reader=reader)
     shown = f"[{host}]" if ":" in host else host
-    print(f"http://{shown}:{port}/" + (f"?token={token}" if token else ""), flush=True)
+    print(f"http://{shown}:{port}/" + (f"?token={quote(token, safe='')}" if token else ""), flush=True)
     uvicorn.run(
         app, host=host, port=port, log_level="warning", access_log=False, server_header=False, limit_concurrency=64
     )

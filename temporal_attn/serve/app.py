@@ -16,6 +16,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.base import BaseHTTPMiddleware
 from starlette.requests import Request
@@ -103,7 +104,8 @@ def build_app(
                 raise UserError(str(error)) from None
             return replace(inspect_encoded(loaded, encoded, options, progress), video=video.name)
 
-        question = {"target": body.get("target", "pred"), "method": options.method, "removal": options.removal}
+        asked = {"target": body.get("target", "pred"), "against": body.get("against")}
+        question = {**asked, **{name: getattr(options, name) for name in ("method", "removal", "topk", "seed")}}
         try:
             job = jobs.start(video.id, question, options.classes + 4, work)
         except Busy as error:
@@ -141,6 +143,7 @@ def build_app(
             Route("/api/inspections/{id}", with_job(cancel), methods=["DELETE"]),
             Route("/api/inspections/{id}/scores", with_job(scores)),
         ],
+        exception_handlers={HTTPException: _refused, Exception: _broken},
         middleware=[Middleware(BaseHTTPMiddleware, dispatch=_guard(token))],
         lifespan=lifespan,
     )
@@ -150,11 +153,15 @@ def _guard(
     token: str | None,
 ) -> Callable[[Request, Callable[[Request], Awaitable[Response]]], Awaitable[Response]]:
     async def dispatch(request: Request, call: Callable[[Request], Awaitable[Response]]) -> Response:
-        host = urlsplit(f"//{request.headers.get('host', '')}")
         origin = request.headers.get("origin")
+        try:
+            host = urlsplit(f"//{request.headers.get('host', '')}")
+            site = None if origin is None else urlsplit(origin).netloc
+        except ValueError:  # such as a bracket that is not closed
+            return _problem(400, "the Host or Origin header is no address")
         if token is None and host.hostname not in _LOCAL:
             return _problem(421, "this server answers to localhost only")
-        if origin is not None and urlsplit(origin).netloc != host.netloc:
+        if site is not None and site != host.netloc:
             return _problem(403, "requests from other sites are refused")
         if token is not None:
             scheme, _, sent = request.headers.get("authorization", "").partition(" ")
@@ -181,8 +188,8 @@ async def _small_json(request: Request) -> dict[str, Any]:
             raise UserError("the request is too long")
     try:
         found = json.loads(body)
-    except ValueError:
-        raise UserError("the request is no JSON") from None
+    except (ValueError, RecursionError):
+        raise UserError("the request is no JSON, or nested too deep") from None
     if not isinstance(found, dict):
         raise UserError("the request is no JSON object")
     return found
@@ -195,22 +202,35 @@ def _options(body: dict[str, Any], loaded: LoadedClassifier, reader: str) -> Ins
         raise UserError(f"{unknown[0]}: not known; choose of {', '.join(sorted(known))}")
     target, method, removal = body.get("target", "pred"), body.get("method", "auto"), body.get("removal", "drop")
     topk, seed = body.get("topk", 3), body.get("seed", 0)
-    if method not in names():
+    if not isinstance(method, str) or method not in names():
         raise UserError(f"method: choose one of {', '.join(names())}")
-    if removal not in REMOVALS:
+    if not isinstance(removal, str) or removal not in REMOVALS:
         raise UserError(f"removal: choose one of {', '.join(REMOVALS)}")
     for name, value, low, high in (("topk", topk, 1, 64), ("seed", seed, 0, 2**31)):
         if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
             raise UserError(f"{name}: give a whole number from {low} to {high}")
-    if not isinstance(target, str | int):
-        raise UserError("target: give a class name or index")
-    asked = target if body.get("against") is None else (target, body["against"])
+    against = body.get("against")
+    for name, value in (("target", target), ("against", "" if against is None else against)):
+        if not isinstance(value, str | int) or isinstance(value, bool):
+            raise UserError(f"{name}: give a class name or index")
+    asked = target if against is None else (target, against)
     resolve_target(asked, loaded.class_names)
     return InspectOptions(asked, method, removal, topk, reader, seed=seed)
 
 
 def _not_yet(job: Job) -> Response:
     return _problem(409, job.error or f"the inspection is {job.status}")
+
+
+async def _refused(request: Request, error: Exception) -> Response:
+    """A path or method that there is none of, in the form of every other error."""
+    assert isinstance(error, HTTPException)
+    return JSONResponse({"error": error.detail}, status_code=error.status_code, headers=error.headers)
+
+
+async def _broken(request: Request, error: Exception) -> Response:
+    """What is wrong with the server stays in its log."""
+    return _problem(500, f"{type(error).__name__}; see the server's log")
 
 
 def _problem(status: int, text: str) -> JSONResponse:

@@ -17,7 +17,8 @@ from typing import NamedTuple
 from datamodules.files import expand_paths
 from datamodules.readers import open_reader
 from temporal_attn.inference import LoadedClassifier
-from temporal_attn.keyframes.inspect import EncodedVideo, encode_video, printable
+from temporal_attn.keyframes.encoded_video import EncodedVideo, encode_video
+from temporal_attn.keyframes.inspect import printable
 from temporal_attn.serve.limits import Limits
 from temporal_attn.types import VideoError
 

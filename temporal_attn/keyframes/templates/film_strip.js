@@ -26,13 +26,16 @@
     return `M5 ${high}V${low}M3 ${high}H7M3 ${low}H7`;
   };
 
-  // z_a − z_b from the scores against all other classes. Every signed score is linear in the logits and a class
-  // stands against the mean of the other K − 1, so the difference of two is K / (K − 1) times that of their logits.
+  // z_a − z_b from the scores of two classes. Every signed score is linear in the logits.
   const contrast = (data, a, b) => {
-    const share = (data.classes - 1) / data.classes;
-    const scores = a.scores.map((score, i) => share * (score - b.scores[i]));
+    const scores = a.scores.map((score, i) => data.share * (score - b.scores[i]));
     const order = scores.map((_, i) => i).sort((i, j) => scores[j] - scores[i] || i - j);
-    const keyframes = order.filter((i) => scores[i] > 0).slice(0, data.topk);
+    // As select.select_keyframes: frames that were not asked about by themselves are none, and those that crowd neither.
+    const distance = (i, j) => Math.abs(data.frames[i].pts - data.frames[j].pts);
+    const keyframes = order
+      .filter((i) => scores[i] > 0 && [a, b].every((view) => view.known === null || view.known[i]))
+      .reduce((far, i) => (far.every((j) => distance(i, j) >= data.gap) ? [...far, i] : far), [])
+      .slice(0, data.topk);
     const times = keyframes.map((i) => data.frames[i].pts).sort((s, t) => s - t);
     const where = times.map((second) => `${second.toFixed(2)} s`).join(", ");
     const verdict = times.length

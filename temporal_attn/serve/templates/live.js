@@ -73,12 +73,17 @@
     });
     one(".video")?.addEventListener("change", (event) => event.target.value && ask({ video: event.target.value }));
   } else {
-    const again = () =>
+    const { video, against, topk, seed } = root.dataset;
+    const again = ({ target }) =>
       ask({
-        video: root.dataset.video,
+        video,
         method: one(".method").value,
         removal: one(".removal").value,
         target: Number(one(".class").value),
+        // Another class is another question; another method or removal asks the same one.
+        against: against === "" || target.matches(".class") ? null : Number(against),
+        topk: Number(topk),
+        seed: Number(seed),
       });
     for (const select of root.querySelectorAll("select")) select.addEventListener("change", again);
   }
