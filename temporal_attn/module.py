@@ -7,7 +7,6 @@ keys of `VideoBatch` are used where they are there.
 from __future__ import annotations
 
 import logging
-import math
 import time
 from collections.abc import Mapping
 from dataclasses import replace
@@ -26,7 +25,8 @@ from temporal_attn.evaluation.predictions import failed_row, predict_batch
 from temporal_attn.evaluation.recorder import Evaluation, EvaluationRecorder, require_labels
 from temporal_attn.evaluation.scoring import Scoring, calibrated
 from temporal_attn.model import VideoClassifier
-from temporal_attn.optim import adamw, warmup_cosine
+from temporal_attn.optim import adamw
+from temporal_attn.schedule import schedule
 from temporal_attn.types import ClipSpec, ModelOutput, UserError, VideoBatch
 
 __all__ = ["VideoClassificationModule"]
@@ -70,7 +70,8 @@ class VideoClassificationModule(pl.LightningModule):
         backbone_lr: Rate of the backbone's trainable parts.
         layer_decay: What each part of the backbone learns at, relative to the part above it, in (0, 1].
         weight_decay: For matrices and convolutions.
-        warmup: Share of the training steps that the rates rise.
+        warmup: Share of the training steps that the rates rise; a cosine follows. Where nobody knows how many steps
+            there are (`schedule`), of 1000 steps, and the rates stay.
         loss: ``cross_entropy``, ``balanced_softmax`` or ``focal``, for videos of one class; ``binary`` for videos of
             several classes or none. See `temporal_attn.losses`.
         label_smoothing: In [0, 1).
@@ -370,19 +371,13 @@ class VideoClassificationModule(pl.LightningModule):
         return [] if decay is None else [ExponentialMovingAverage(decay)]
 
     def configure_optimizers(self) -> Any:  # noqa: ANN401
-        """AdamW with warmup and cosine over the steps of this training."""
-        h, trainer = self.hparams, self.trainer
+        """AdamW with warmup and cosine over the steps of this training, see `schedule`."""
+        h = self.hparams
         unfreeze = h["unfreeze_epoch"]
         optimizer = adamw(
             self.model, h["lr"], h["backbone_lr"], h["weight_decay"], unfreeze is not None, h["layer_decay"]
         )
-        total = trainer.estimated_stepping_batches
-        if total == float("inf"):
-            return optimizer
-        steps = math.ceil(trainer.num_training_batches / trainer.accumulate_grad_batches)  # in an epoch
-        scheduler = warmup_cosine(
-            optimizer, int(h["warmup"] * total), int(total), freed_at=steps * (0 if unfreeze is None else unfreeze)
-        )
+        scheduler = schedule(optimizer, self.trainer, h["warmup"], unfreeze)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def on_fit_end(self) -> None:

@@ -31,6 +31,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "temporal_attn.distillation",
         "temporal_attn.ema",
         "temporal_attn.optim",
+        "temporal_attn.schedule",
         "temporal_attn.evaluation",
         "temporal_attn.keyframes.ablation",
         "temporal_attn.keyframes.agreement",
