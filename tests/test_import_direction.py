@@ -18,6 +18,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "temporal_attn",
         "temporal_attn.allocator",
         "temporal_attn.checkpoints",
+        "temporal_attn.naming",
         "temporal_attn.output",
         "temporal_attn.types",
     ),
