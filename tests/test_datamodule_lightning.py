@@ -171,6 +171,18 @@ def test_fewer_videos_than_a_batch_still_train(root, tmp_path):
     assert len(names(module.seen["train"])) == 9
 
 
+def test_overfitting_on_a_few_batches(root, tmp_path):
+    """Lightning puts a sampler of its own into the loader then."""
+    module = Foreign()
+    trainer = make_trainer(tmp_path, overfit_batches=1, max_epochs=2)
+    trainer.fit(module, datamodule=make(root))
+    trainer.save_checkpoint(tmp_path / "two.ckpt")
+    trainer = make_trainer(tmp_path, overfit_batches=1, max_epochs=3)
+    trainer.fit(module, datamodule=make(root), ckpt_path=tmp_path / "two.ckpt")
+    first, second, third = (batch["video_id"] for batch in module.seen["train"])
+    assert first == second == third
+
+
 def test_nothing_held_back_for_validation(root, tmp_path):
     module = Foreign()
     make_trainer(tmp_path).fit(module, datamodule=make(root, val_fraction=0.0, test_fraction=0.0))
