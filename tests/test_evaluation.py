@@ -6,10 +6,12 @@ import json
 
 import numpy as np
 import pytest
+import scipy.stats
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from temporal_attn.evaluation import VideoRow, bootstrap_over_groups, summarise
+from temporal_attn.evaluation.intervals import draw_groups
 from temporal_attn.evaluation.ranking import average_precision
 from temporal_attn.types import FailedVideo
 
@@ -203,6 +205,29 @@ def test_interval_agrees_with_a_plain_bootstrap():
     np.testing.assert_allclose(
         bootstrap_over_groups(correct, groups), plain_bootstrap(correct, groups, 4000, seed=1), atol=0.015
     )
+
+
+def test_single_videos_are_drawn_as_right_and_wrong_ones():
+    """Each a group of its own: the number of right ones in a sample is binomial, however many videos there are."""
+    correct = np.repeat([1.0, 0.0], [14_000, 6_000])
+    found = bootstrap_over_groups(correct, [str(i) for i in range(len(correct))])
+    np.testing.assert_allclose(found, scipy.stats.binom.ppf([0.025, 0.975], 20_000, 0.7) / 20_000, atol=5e-4)
+    seen: list[tuple[int, ...]] = []
+    draw_groups(2, lambda drawn: (seen.append(drawn.shape), drawn[:, 0])[1], alike=np.array([14_000, 6_000]))
+    assert seen == [(1000, 2)] * 10
+
+
+def test_fewer_samples_of_many_groups_that_differ():
+    assert len(draw_groups(500, lambda drawn: drawn[:, 0])) == 10_000
+    assert len(draw_groups(20_000, lambda drawn: drawn[:, 0])) == 1000
+
+
+def test_groups_of_every_size_are_drawn_as_a_plain_bootstrap_does():
+    rng = np.random.default_rng(8)
+    groups = [f"g{i}" for i in range(60) for _ in range(i % 3 + 1)]
+    values = rng.integers(0, 3, len(groups)) / 2.0
+    found = bootstrap_over_groups(values, groups)
+    np.testing.assert_allclose(found, plain_bootstrap(values.tolist(), groups, 4000, seed=2), atol=0.015)
 
 
 def test_interval_covers_the_truth_about_as_often_as_it_says():
