@@ -42,12 +42,13 @@ class BestCheckpoint(ModelCheckpoint):
     """``checkpoints/best.ckpt`` and ``checkpoints/last.ckpt`` in the run's folder.
 
     Args:
-        monitor: Logged value that decides which epoch is best; null keeps only the last.
+        monitor: Logged value that decides which epoch is best; ``auto`` takes ``val/map`` of a module whose loss is
+            ``binary`` and ``val/top1`` of any other; null keeps only the last.
         mode: ``max`` or ``min``.
         every_n_epochs: Epochs between two savings.
     """
 
-    def __init__(self, monitor: str | None = "val/top1", mode: str = "max", every_n_epochs: int = 1) -> None:
+    def __init__(self, monitor: str | None = "auto", mode: str = "max", every_n_epochs: int = 1) -> None:
         super().__init__(
             filename="best",
             monitor=monitor,
@@ -59,7 +60,10 @@ class BestCheckpoint(ModelCheckpoint):
         )
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Place the checkpoints in the run's folder, not in a logger's version folder."""
+        """Find out what to monitor, and place the checkpoints in the run's folder, not in a logger's version folder."""
+        if self.monitor == "auto":
+            scoring = getattr(pl_module, "scoring", None)
+            self.monitor = "val/map" if getattr(scoring, "multi_label", False) else "val/top1"
         if self.dirpath is None:
             self.dirpath = str(run_folder(trainer) / "checkpoints")
         super().setup(trainer, pl_module, stage)
@@ -217,9 +221,9 @@ class PredictionWriter(BasePredictionWriter):
         own = video_names(cast(VideoBatch, batch)) if isinstance(batch, dict) else None
         count = len(prediction) if isinstance(prediction, Tensor) and prediction.ndim else 0
         if own is not None or trainer.world_size == 1:
-            return own or [str(self.rows + i) for i in range(count)]
+            return [str(self.rows + i) for i in range(count)] if own is None else own
         # Each process counts its own videos, but all of them know the positions in the data set.
-        places = batch_indices or [f"{trainer.global_rank}-{self.rows + i}" for i in range(count)]
+        places: Sequence[object] = batch_indices or [f"{trainer.global_rank}-{self.rows + i}" for i in range(count)]
         return [f"{dataloader_idx}-{place}" if dataloader_idx else str(place) for place in places]
 
     def _marked(self, row: dict[str, Any]) -> dict[str, Any]:

@@ -14,6 +14,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from temporal_attn.callbacks import BestCheckpoint, MetricsWriter, PredictionWriter, callbacks_from_env
+from temporal_attn.module import VideoClassificationModule
 from temporal_attn.types import UserError
 
 
@@ -175,6 +176,28 @@ def test_best_without_validation_is_the_last(tmp_path: Path, caplog: pytest.LogC
     trainer(tmp_path, BestCheckpoint()).fit(Stranger(), loader())
     assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == ["best.ckpt", "last.ckpt"]
     assert "nothing to validate on" in caplog.text
+
+
+@pytest.mark.parametrize(("loss", "monitored"), [("binary", "val/map"), ("cross_entropy", "val/top1")])
+def test_the_best_epoch_is_that_of_what_the_loss_is_for(tmp_path: Path, loss: str, monitored: str) -> None:
+    """Half of the videos have no class, and there is but one: only its average precision can tell epochs apart."""
+    generator = torch.Generator().manual_seed(0)
+    classes = ["fight"] if loss == "binary" else ["fight", "none"]
+    rows = [
+        {"video": torch.randint(0, 256, (2, 3, 32, 32), generator=generator).byte(), "label": label}
+        for label in ([torch.tensor([float(i % 2)]) for i in range(8)] if loss == "binary" else [0, 1] * 4)
+    ]
+    data: Any = DataLoader(rows, batch_size=4)  # type: ignore[arg-type]
+    net = VideoClassificationModule(
+        class_names=classes, loss=loss, backbone="test_resnet", attention=None, dim=8, heads=2, depth=1
+    )
+    keep = BestCheckpoint()
+    run = trainer(tmp_path, keep)
+    run.fit(net, data, data)
+    assert keep.monitor == monitored
+    assert keep.best_model_score == max(run.callback_metrics[monitored], keep.best_model_score)  # type: ignore[type-var]
+    assert ("val/map" in run.callback_metrics) == (loss == "binary")
+    assert run.callback_metrics["val/top1"] == 1.0 or loss != "binary"
 
 
 class Declining(Stranger):

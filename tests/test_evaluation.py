@@ -97,6 +97,14 @@ def test_probabilistic_scores_equal_scikit_learn():
     assert document["brier"] == pytest.approx(sum(by_class), abs=1e-6)
 
 
+def test_without_any_class_there_is_nothing_to_be_right_about():
+    rows = [VideoRow("a", "a", (), [0.9, 0.1, 0.2]), VideoRow("b", "b", (1,), [0.1, 0.9, 0.2])]
+    document = summarise(rows, NAMES)
+    assert (document["top1"], document["top5"], document["videos"]) == (1.0, 1.0, 2)
+    document = summarise(rows[:1], NAMES)
+    assert (document["top1"], document["map"], document["videos"]) == (None, None, 1)
+
+
 def test_several_labels_equal_scikit_learn():
     sklearn = pytest.importorskip("sklearn.metrics")
     rng = np.random.default_rng(2)
@@ -114,7 +122,10 @@ def test_several_labels_equal_scikit_learn():
         assert row["recall"] == pytest.approx(sklearn.recall_score(truth[:, k], predicted[:, k]), abs=1e-6)
     by_class = [sklearn.log_loss(truth[:, k], scores[:, k], labels=[False, True]) for k in range(6)]
     assert document["nll"] == pytest.approx(np.mean(by_class), abs=1e-6)
-    assert document["top1"] == pytest.approx(np.mean(truth[np.arange(150), scores.argmax(1)]))
+    some = truth.any(1)  # of the others no class can be right
+    assert 0 < some.sum() < 150
+    assert document["top1"] == pytest.approx(np.mean(truth[np.arange(150), scores.argmax(1)][some]))
+    assert document["videos"] == 150
     assert document["confusion"] is None
     assert document["per_class"][5]["average_precision"] is None
 

@@ -13,7 +13,8 @@ __all__ = ["average_precision", "mean_average_precision_interval"]
 
 Array = NDArray[np.float64]
 
-_CHUNK = 100
+_WEIGHTS = 5_000_000
+"""Of how many videos, times samples, the weights are held at once."""
 _WORK = 100_000_000
 
 
@@ -74,11 +75,13 @@ def mean_average_precision_interval(
     if samples is None:
         samples = min(1000, max(200, _WORK // scores.size))
 
+    at_once = max(50, _WEIGHTS // len(scores))
+
     def statistic(drawn: Array) -> Array:
         parts = []
-        for start in range(0, len(drawn), _CHUNK):
+        for start in range(0, len(drawn), at_once):
             # A video's weights lie together, and numbers this small are exact in single precision too.
-            weights = drawn[start : start + _CHUNK].T.astype(np.float32)[member]
+            weights = drawn[start : start + at_once].T.astype(np.float32)[member]
             by_class = [average_precision(scores[:, k], positive[:, k], weights.T) for k in present]
             parts.append(np.nanmean(by_class, axis=0))
         return np.concatenate(parts)

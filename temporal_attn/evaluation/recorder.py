@@ -14,7 +14,7 @@ from torch.nn.functional import one_hot
 
 from temporal_attn.evaluation.calibration import reliability
 from temporal_attn.evaluation.scoring import Scoring, negative_log_likelihood
-from temporal_attn.evaluation.summary import accuracies
+from temporal_attn.evaluation.summary import accuracies, mean_average_precision
 from temporal_attn.evaluation.table import VideoRow, VideoTable
 from temporal_attn.metrics import VideoScore, VideoScores
 from temporal_attn.naming import group_names, video_names
@@ -45,6 +45,8 @@ class Evaluation(NamedTuple):
     def measures(self, scoring: Scoring, class_names: Sequence[str]) -> dict[str, float]:
         """What is worth logging: the accuracies with their interval, of videos; loss and accuracy of single clips.
 
+        Of videos of several classes the mean average precision too, which is what tells such models apart.
+
         Args:
             scoring: How logits become probabilities. The loss is that of the logits as they are.
             class_names: K names.
@@ -55,9 +57,12 @@ class Evaluation(NamedTuple):
         values |= {"top1_low": low, "top1_high": high}
         if table.read.rows:
             values["ece"] = reliability(table.read.confidence, table.read.correct).ece
+        if scoring.multi_label:
+            values["map"] = mean_average_precision(table)
         clips = VideoTable.of(self._rows(self.views), len(class_names))
+        if clips.with_class.rows:
+            values["clip_top1"] = float(clips.with_class.correct.mean())
         if clips.rows:
-            values["clip_top1"] = float(clips.correct.mean())
             values["loss"] = self._loss(replace(scoring, temperature=1.0))
         return {name: value for name, value in values.items() if value is not None}
 
