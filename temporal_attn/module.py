@@ -19,7 +19,7 @@ from torch import Tensor
 from temporal_attn import losses
 from temporal_attn.batch_check import batch_size, check_batch, whole_labels
 from temporal_attn.checkpoints import random_state, take_up_random_state
-from temporal_attn.distillation import Teacher, find_teacher
+from temporal_attn.distillation import Teacher
 from temporal_attn.ema import ExponentialMovingAverage
 from temporal_attn.evaluation import VideoTable, summarise
 from temporal_attn.evaluation.predictions import failed_row, predict_batch
@@ -27,6 +27,7 @@ from temporal_attn.evaluation.recorder import Evaluation, EvaluationRecorder, re
 from temporal_attn.evaluation.scoring import Scoring, calibrated
 from temporal_attn.model import VideoClassifier
 from temporal_attn.naming import video_names, video_numbers
+from temporal_attn.objective import prepare_objective
 from temporal_attn.optim import adamw
 from temporal_attn.precision import keep_seconds
 from temporal_attn.schedule import schedule
@@ -233,31 +234,9 @@ class VideoClassificationModule(pl.LightningModule):
                 "train the head first, then load its checkpoint with freeze='none' (load_from_checkpoint) and fit again"
             )
         if stage == "fit":
-            self._prepare_training(source)
+            self.loss, self._teacher = prepare_objective(self.hparams, self.class_names or [], source)
         if stage == "fit" and self.hparams["compile"]:
             self.model.compile()
-
-    def _prepare_training(self, source: Any) -> None:  # noqa: ANN401
-        """Make the loss, and find the teacher; neither is part of the checkpoint.
-
-        Args:
-            source: The datamodule, or None; one of `datamodules` knows its training videos.
-        """
-        h, names = self.hparams, self.class_names or []
-        records = getattr(getattr(source, "train_dataset", None), "records", None)
-        labels = getattr(records, "labels", [])
-        if h["loss"] != "binary" and any(isinstance(label, tuple) for label in labels):
-            raise UserError(f"loss {h['loss']!r} is for one class a video, but these have several: set loss to binary")
-        counts = h["class_counts"] or (losses.count_classes(labels, len(names)) if labels else None)
-        try:
-            self.loss = losses.build(
-                h["loss"], len(names), h["label_smoothing"], h["class_weights"], counts, h["focal_gamma"]
-            )
-        except ValueError as error:
-            raise UserError(str(error)) from None
-        self._teacher = None
-        if h["teacher"] is not None:
-            self._teacher = find_teacher(h["teacher"], names, records)
 
     # -- steps --------------------------------------------------------------------------------------------------
 
@@ -406,7 +385,10 @@ class VideoClassificationModule(pl.LightningModule):
         self._fitted_s, self._fit_began = self.train_s, None
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add the random state, so that a resumed run goes on as if it had never stopped."""
+        """Add the random state, so that a resumed run goes on as if it had never stopped.
+
+        That also takes a loader that goes on where it stood, as those of `datamodules` do.
+        """
         # The weights are in here: whoever loads this needs neither the hub nor the file they came from.
         stored: Mapping[str, Any] = checkpoint.get("hyper_parameters", {})
         checkpoint["hyper_parameters"] = {**stored, "weights": "none"}

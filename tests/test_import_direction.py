@@ -34,6 +34,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "temporal_attn.losses",
         "temporal_attn.distillation",
         "temporal_attn.ema",
+        "temporal_attn.objective",
         "temporal_attn.optim",
         "temporal_attn.schedule",
         "temporal_attn.settings",
