@@ -313,6 +313,16 @@ def test_two_processes_share_the_videos(tmp_path, module):
     assert len(pyarrow.parquet.read_table(folder / "keyframes.parquet")) == 20
 
 
+def test_a_run_that_stops_early_leaves_the_model_alone(tmp_path, module):
+    class Stops(pl.Callback):
+        def on_predict_batch_end(self, *_: Any) -> None:
+            raise ValueError("enough")
+
+    with pytest.raises(ValueError, match="enough"):
+        trainer(tmp_path, KeyframeWriter(method="loo"), Stops()).predict(module, loader())
+    assert not module.model.project._forward_pre_hooks
+
+
 def test_a_module_that_cannot_be_asked_is_refused(tmp_path):
     class Stranger(pl.LightningModule):
         def predict_step(self, batch: Any, batch_idx: int) -> torch.Tensor:

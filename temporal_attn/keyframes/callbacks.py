@@ -209,9 +209,7 @@ class KeyframeWriter(BasePredictionWriter):
 
     def on_predict_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Make the table on rank zero when all processes are done."""
-        if self._hook is not None:
-            self._hook.remove()
-            self._hook = None
+        self._unhook()
         assert self._shards is not None
         trainer.strategy.barrier("keyframes")
         every: list[Any] = [(self._shards.seen, self._shards.resumed)] * trainer.world_size
@@ -225,6 +223,15 @@ class KeyframeWriter(BasePredictionWriter):
         videos = self._shards.table(seen)
         rows = [row for name in sorted(videos) for row in frame_rows(videos[name], name)]
         write_parquet(rows, self._shards.folder / "keyframes.parquet")
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        """Leave the model as it was where a run stops early."""
+        self._unhook()
+
+    def _unhook(self) -> None:
+        if self._hook is not None:
+            self._hook.remove()
+            self._hook = None
 
     def _keep(self, module: nn.Module, args: tuple[Any, ...]) -> None:
         if self._tokens is None and args[0].ndim == 3:
