@@ -154,16 +154,25 @@ class VideoDataModule(pl.LightningDataModule, ABC):
         """Whether a split (``train``, ``val``, ``test`` or ``predict``) holds any."""
         return bool(self._own_records(split))
 
-    def setup(self, stage: str) -> None:
+    @property
+    def batch_size(self) -> int:
+        """Videos in a batch, see `LoaderOptions`; to be set by Lightning's search for the largest that fits."""
+        return self.loader.batch_size
+
+    @batch_size.setter
+    def batch_size(self, size: int) -> None:
+        self.loader = replace(self.loader, batch_size=size)
+
+    def setup(self, stage: str | None = None) -> None:
         """Finds the videos of one stage and says what was found.
 
         Args:
-            stage: ``fit``, ``validate``, ``test`` or ``predict``.
+            stage: ``fit``, ``validate``, ``test`` or ``predict``; None, as in a notebook, is ``fit``.
 
         Raises:
             UserError: There are none.
         """
-        self._stage = TrainerFn(stage).value
+        self._stage = TrainerFn(stage or "fit").value
         for split in _SPLITS[self._stage]:
             if self._own_records(split):
                 continue

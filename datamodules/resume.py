@@ -77,9 +77,10 @@ class ResumableSampler(DistributedSampler[Any]):
 
 
 class ResumableLoader(DataLoader[VideoBatch]):
-    """A loader whose sampler is a `ResumableSampler`: what Lightning asks of a loader that can be resumed."""
+    """A loader whose sampler is a `ResumableSampler`: what Lightning asks of a loader that can be resumed.
 
-    sampler: ResumableSampler
+    Lightning may put a sampler of its own there, as ``overfit_batches`` does; such an epoch has no place to remember.
+    """
 
     def __iter__(self) -> Iterator[VideoBatch]:  # type: ignore[override]  # nobody needs more of it
         """Batches; workers start when the first one is asked for.
@@ -89,9 +90,10 @@ class ResumableLoader(DataLoader[VideoBatch]):
         yield from super().__iter__()
 
     def state_dict(self) -> dict[str, int]:
-        """Where training stands, see `ResumableSampler`."""
-        return self.sampler.state_dict()
+        """Where training stands, see `ResumableSampler`; empty with another sampler."""
+        return self.sampler.state_dict() if isinstance(self.sampler, ResumableSampler) else {}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        """Go on from there."""
-        self.sampler.load_state_dict(state)
+        """Go on from there, where it is a place."""
+        if state and isinstance(self.sampler, ResumableSampler):
+            self.sampler.load_state_dict(state)

@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from typing import Literal
 
 from datamodules.base import VideoDataModule
-from datamodules.cache import CachedFeatures
 from datamodules.decoding import SafeOpener
 from datamodules.files import expand_paths
 from datamodules.frame_store import FrameSettings, FrameStore, fill_frame_store
@@ -140,18 +139,18 @@ def cache_features(
     rows = []
     for split, store in experiment.features.stores.items():
         dataset = data.dataset(split)
-        assert isinstance(dataset.source, CachedFeatures)
+        failed = experiment.features.failed[split]
         rows.append(
             {
                 "split": split,
                 "folder": str(store.folder),
                 "videos": len(dataset),
                 "computed": experiment.features.computed[split],
-                "failed": dataset.source.failed,
+                "failed": failed,
                 "bytes": store.num_bytes,
             }
         )
-        for name, reason in dataset.source.failed.items():
+        for name, reason in failed.items():
             print(f"not stored: {name}: {reason}", file=sys.stderr)
         computed = experiment.features.computed[split]
         print(f"{split}: {len(dataset)} videos, {computed} of them new, {_size(store.num_bytes)} in {store.folder}")

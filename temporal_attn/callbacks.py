@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -19,8 +19,10 @@ from pytorch_lightning.callbacks import BasePredictionWriter, ModelCheckpoint
 from torch import Tensor
 
 from temporal_attn.evaluation.predictions import TEST_PREDICTIONS, write_judged
+from temporal_attn.naming import video_names
 from temporal_attn.output import writable_folder
-from temporal_attn.types import UserError
+from temporal_attn.prediction_rows import largest, rows_of
+from temporal_attn.types import UserError, VideoBatch
 
 __all__ = ["BestCheckpoint", "MetricsWriter", "PredictionWriter", "callbacks_from_env", "run_folder"]
 
@@ -40,12 +42,13 @@ class BestCheckpoint(ModelCheckpoint):
     """``checkpoints/best.ckpt`` and ``checkpoints/last.ckpt`` in the run's folder.
 
     Args:
-        monitor: Logged value that decides which epoch is best; null keeps only the last.
+        monitor: Logged value that decides which epoch is best; ``auto`` takes ``val/map`` of a module whose loss is
+            ``binary`` and ``val/top1`` of any other; null keeps only the last.
         mode: ``max`` or ``min``.
         every_n_epochs: Epochs between two savings.
     """
 
-    def __init__(self, monitor: str | None = "val/top1", mode: str = "max", every_n_epochs: int = 1) -> None:
+    def __init__(self, monitor: str | None = "auto", mode: str = "max", every_n_epochs: int = 1) -> None:
         super().__init__(
             filename="best",
             monitor=monitor,
@@ -57,7 +60,10 @@ class BestCheckpoint(ModelCheckpoint):
         )
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Place the checkpoints in the run's folder, not in a logger's version folder."""
+        """Find out what to monitor, and place the checkpoints in the run's folder, not in a logger's version folder."""
+        if self.monitor == "auto":
+            scoring = getattr(pl_module, "scoring", None)
+            self.monitor = "val/map" if getattr(scoring, "multi_label", False) else "val/top1"
         if self.dirpath is None:
             self.dirpath = str(run_folder(trainer) / "checkpoints")
         super().setup(trainer, pl_module, stage)
@@ -135,16 +141,21 @@ class MetricsWriter(pl.Callback):
 class PredictionWriter(BasePredictionWriter):
     """``predictions.jsonl`` in the run's folder: one JSON row a video, written as batches come.
 
-    The module's ``predict_step`` returns rows (dicts) or probabilities (B, K); the latter become rows with the
-    batch's ``video_id`` or a running number. With several processes each writes ``predictions-<rank>.jsonl``.
+    The module's ``predict_step`` returns rows (dicts with video_id, class and probabilities) or probabilities (B, K),
+    whose rows sum to 1; the latter become rows with the batch's ``video_id`` or a running number, which is the position
+    in the data set where there are several processes. Each of those writes ``predictions-<rank>.jsonl``.
 
     Args:
         filename: Name of the file.
         abstain_below: Rows whose largest probability is smaller are marked as abstained; null leaves it to the
             threshold that the checkpoint carries, if any.
 
+    Attributes:
+        uninvited: Whether nobody asked for it in the code: then what cannot be written is warned of once and left out,
+            so that no run ends by a callback that its author does not know of.
+
     Raises:
-        UserError: The threshold is no probability.
+        UserError: The threshold is no probability; while it predicts, the module returns something else.
     """
 
     def __init__(self, filename: str = "predictions.jsonl", abstain_below: float | None = None) -> None:
@@ -156,6 +167,8 @@ class PredictionWriter(BasePredictionWriter):
         self.path: str | None = None
         self.failed = 0
         self.rows = 0
+        self.uninvited = False
+        self._is_silent = False
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Start the file anew."""
@@ -166,6 +179,7 @@ class PredictionWriter(BasePredictionWriter):
             name = name.with_stem(f"{name.stem}-{trainer.global_rank}")
         self.path = str(run_folder(trainer) / name)
         self.failed = self.rows = 0
+        self._is_silent = False
         Path(self.path).write_text("")
 
     def write_on_batch_end(
@@ -180,37 +194,58 @@ class PredictionWriter(BasePredictionWriter):
     ) -> None:
         """Append the rows of a batch."""
         assert self.path is not None
+        if self._is_silent:
+            return
+        try:
+            rows = rows_of(prediction, self._names(trainer, prediction, batch_indices, batch, dataloader_idx))
+            lines = [json.dumps(self._marked(row)) + "\n" for row in rows]
+        except (UserError, TypeError) as error:
+            if not self.uninvited:
+                raise UserError(str(error)) from None
+            log.warning("no predictions are written: %s", error)
+            self._is_silent = True
+            return
+        self.rows += len(rows)
+        self.failed += sum(row.get("failed") is not None for row in rows)
         with open(self.path, "a") as file:
-            for row in self._rows(prediction, batch):
-                if self.abstain_below is not None and row["probabilities"] is not None:
-                    row["abstained"] = _largest(row["probabilities"]) < self.abstain_below
-                self.rows += 1
-                self.failed += row.get("failed") is not None
-                file.write(json.dumps(row) + "\n")
+            file.writelines(lines)
 
-    def _rows(self, prediction: Any, batch: Any) -> list[dict[str, Any]]:  # noqa: ANN401
-        if isinstance(prediction, Tensor):
-            ids = batch.get("video_id") if isinstance(batch, dict) else None
-            names = ids or [str(self.rows + i) for i in range(len(prediction))]
-            return [
-                {"video_id": name, "class": row.argmax().item(), "probabilities": row.tolist(), "failed": None}
-                for name, row in zip(names, prediction.float().cpu(), strict=True)
-            ]
-        rows: list[dict[str, Any]] = prediction
-        return rows
+    def _names(
+        self,
+        trainer: pl.Trainer,
+        prediction: Any,  # noqa: ANN401
+        batch_indices: Sequence[int] | None,
+        batch: Any,  # noqa: ANN401
+        dataloader_idx: int,
+    ) -> list[str]:
+        own = video_names(cast(VideoBatch, batch)) if isinstance(batch, dict) else None
+        count = len(prediction) if isinstance(prediction, Tensor) and prediction.ndim else 0
+        if own is not None or trainer.world_size == 1:
+            return [str(self.rows + i) for i in range(count)] if own is None else own
+        # Each process counts its own videos, but all of them know the positions in the data set.
+        places: Sequence[object] = batch_indices or [f"{trainer.global_rank}-{self.rows + i}" for i in range(count)]
+        return [f"{dataloader_idx}-{place}" if dataloader_idx else str(place) for place in places]
+
+    def _marked(self, row: dict[str, Any]) -> dict[str, Any]:
+        if self.abstain_below is not None and row["probabilities"] is not None:
+            row["abstained"] = largest(row["probabilities"]) < self.abstain_below
+        return row
 
 
-def _largest(probabilities: Mapping[str, float] | Sequence[float]) -> float:
-    return max(probabilities.values() if isinstance(probabilities, Mapping) else probabilities)
+def _uninvited_writer() -> PredictionWriter:
+    writer = PredictionWriter()
+    writer.uninvited = True
+    return writer
 
 
-_BY_NAME: dict[str, Callable[[], pl.Callback]] = {"metrics": MetricsWriter, "predictions": PredictionWriter}
+_BY_NAME: dict[str, Callable[[], pl.Callback]] = {"metrics": MetricsWriter, "predictions": _uninvited_writer}
 
 
 def callbacks_from_env() -> list[pl.Callback]:
     """Callbacks that ``TEMPORAL_ATTN_CALLBACKS`` names, separated by commas; none when it is not set.
 
-    Every Trainer of the environment calls this, so it never raises: a name that is not known is logged.
+    Every Trainer of the environment calls this, so it never raises: a name that is not known is logged, and what
+    `PredictionWriter` cannot write is left out with a warning.
     """
     wanted = [name.strip() for name in os.environ.get("TEMPORAL_ATTN_CALLBACKS", "").split(",") if name.strip()]
     unknown = [name for name in wanted if name not in _BY_NAME]

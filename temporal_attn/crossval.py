@@ -16,7 +16,7 @@ from datamodules.records import Account, Catalogue, RecordTable
 from datamodules.records.splits import fold_by_groups, split_by_groups
 from temporal_attn.evaluation.calibration import calibration_interval, reliability
 from temporal_attn.evaluation.intervals import Array, draw_groups, sums_by_group
-from temporal_attn.evaluation.predictions import is_right, read_judged
+from temporal_attn.evaluation.predictions import has_class, is_right, read_judged
 from temporal_attn.lightning_cli import TemporalCLI, run
 from temporal_attn.output import writable_folder
 from temporal_attn.types import UserError
@@ -97,8 +97,9 @@ def pool(runs: Sequence[Path]) -> dict[str, Any]:
     """
     metrics = [json.loads((run / "metrics.json").read_text(encoding="utf-8")) for run in runs]
     rows = [read_judged(run) for run in runs]
-    right = [np.array([float(is_right(row)) for row in own]) for own in rows]
-    groups = [[str(row["group"]) for row in own] for own in rows]
+    judged = [[row for row in own if has_class(row)] for own in rows]
+    right = [np.array([float(is_right(row)) for row in own]) for own in judged]
+    groups = [[str(row["group"]) for row in own] for own in judged]
     read = [
         (max(row["probabilities"].values()), float(is_right(row)), str(row["group"]))
         for own in rows

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from datamodules.base import VideoDataModule
 from datamodules.cache import CachedFeatures, FeatureStore
-from datamodules.dataset import DecodedClips, VideoDataset
+from datamodules.dataset import ClipSource, DecodedClips, VideoDataset
 from datamodules.frame_store import FrameStore
 from temporal_attn.model import VideoClassifier
 from temporal_attn.types import UserError, VideoError, VideoRecord
@@ -44,8 +44,9 @@ def fingerprint(model: VideoClassifier) -> str:
 class FeatureCache(pl.Callback):
     """Fill the datamodule's ``cache_dir`` with the frozen part's output before `fit` or `validate`, and read from it.
 
-    Does nothing when the datamodule has no ``cache_dir``. What is stored are the maps of the last frozen part, or
-    pooled tokens when the whole backbone is frozen. Training videos are stored in several views, each with its own
+    At their end, and where they stop early, the datamodule reads videos as before: the next model may be another. Does
+    nothing when the datamodule has no ``cache_dir``. What is stored are the maps of the last frozen part, or pooled
+    tokens when the whole backbone is frozen. Training videos are stored in several views, each with its own
     random frames and augmentation, of which every epoch draws one.
 
     What is stored is verified by its checksum when a run begins; what is damaged is computed anew. Several processes
@@ -59,6 +60,7 @@ class FeatureCache(pl.Callback):
     Attributes:
         stores: What a split is read from, by its name.
         computed: How many videos of a split were computed by this run, on all processes.
+        failed: Why videos of a split could not be read, by id.
 
     Raises:
         UserError: ``cache_dir`` is set, but nothing of the backbone is frozen, or not for good.
@@ -74,6 +76,21 @@ class FeatureCache(pl.Callback):
         self.dtype = dtype
         self.stores: dict[str, FeatureStore] = {}
         self.computed: dict[str, int] = {}
+        self.failed: dict[str, dict[str, str]] = {}
+        self._taken: list[tuple[VideoDataset, ClipSource]] = []
+
+    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Let the datamodule read videos again: what is stored is of this model, and the next may be another."""
+        self._give_back()
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        """The same where a run ends early."""
+        self._give_back()
+
+    def _give_back(self) -> None:
+        for dataset, source in self._taken:
+            dataset.source = source
+        self._taken = []
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Fill for training and validation."""
@@ -103,7 +120,8 @@ class FeatureCache(pl.Callback):
                 missing = [record for record in dataset.records if not _is_stored(store, record)]
                 trainer.strategy.barrier("missing features")  # all ranks have looked before one of them writes
                 failed = self._fill(trainer, data, dataset, store, model, missing)
-                self.computed[split] = len(missing) - len(failed)
+                self.computed[split], self.failed[split] = len(missing) - len(failed), failed
+                self._taken.append((dataset, dataset.source))
                 dataset.source = CachedFeatures(store, failed)
 
     def store(self, data: VideoDataModule, dataset: VideoDataset, model: VideoClassifier) -> FeatureStore:

@@ -266,7 +266,9 @@ def build(
     counts = list(class_counts or ())
     if (name == "balanced_softmax" or class_weights == "balanced") and len(counts) != num_classes:
         wanted = "loss 'balanced_softmax'" if name == "balanced_softmax" else "class_weights 'balanced'"
-        raise ValueError(f"{wanted} needs the number of training videos of each of the {num_classes} classes")
+        raise ValueError(
+            f"{wanted} needs the number of training videos of each of the {num_classes} classes: give class_counts"
+        )
     weights = _weights(name, class_weights, counts)
     if weights is not None and (len(weights) != num_classes or min(weights) < 0):
         raise ValueError(f"class_weights must be {num_classes} numbers, none of them negative, got {weights}")

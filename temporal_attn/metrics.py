@@ -58,8 +58,9 @@ class VideoScores(Metric):
         # A process whose videos all failed takes part in the gathering too: with nothing, but of the right shape.
         none = torch.zeros(0, dtype=torch.long, device=self.device)
         self.index, self.view = [none], [none]
-        self.scores = [torch.zeros(0, self.num_classes, device=self.device)]
-        self.label = [torch.zeros(0, self.num_classes, device=self.device) if self.multi_label else none]
+        # Said outright: under bf16-true what is made without a type is bfloat16.
+        nothing = torch.zeros(0, self.num_classes, device=self.device, dtype=torch.float)
+        self.scores, self.label = [nothing], [nothing if self.multi_label else none]
 
     def update(self, index: Tensor, view: Tensor, scores: Tensor, label: Tensor) -> None:
         """Add views.
@@ -105,7 +106,8 @@ def average_views(views: VideoScore) -> VideoScore:
         views: One row a view.
     """
     videos, row = torch.unique(views.index, return_inverse=True)
-    count = torch.zeros(len(videos), device=row.device).index_add_(0, row, torch.ones_like(row, dtype=torch.float))
+    ones = torch.ones_like(row, dtype=torch.float)  # named, because under bf16-true the default is another
+    count = torch.zeros(len(videos), device=row.device, dtype=torch.float).index_add_(0, row, ones)
     total = views.scores.new_zeros(len(videos), views.scores.shape[1]).index_add_(0, row, views.scores)
     label = views.label.new_empty(len(videos), *views.label.shape[1:])
     label[row] = views.label

@@ -6,20 +6,20 @@ keys of `VideoBatch` are used where they are there.
 
 from __future__ import annotations
 
-import logging
-import math
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.trainer.states import TrainerFn
 from torch import Tensor
 
 from temporal_attn import losses
+from temporal_attn.batch_check import batch_size, check_batch, whole_labels
 from temporal_attn.checkpoints import random_state, take_up_random_state
-from temporal_attn.distillation import Teacher, find_teacher
+from temporal_attn.distillation import Teacher
 from temporal_attn.ema import ExponentialMovingAverage
 from temporal_attn.evaluation import VideoTable, summarise
 from temporal_attn.evaluation.predictions import failed_row, predict_batch
@@ -27,12 +27,20 @@ from temporal_attn.evaluation.recorder import Evaluation, EvaluationRecorder, re
 from temporal_attn.evaluation.scoring import Scoring, calibrated
 from temporal_attn.evaluation.unread import EpochReadings, warn_of_none_read
 from temporal_attn.model import VideoClassifier
-from temporal_attn.optim import adamw, warmup_cosine
+from temporal_attn.naming import video_names, video_numbers
+from temporal_attn.objective import prepare_objective
+from temporal_attn.optim import adamw
+from temporal_attn.precision import keep_seconds
+from temporal_attn.schedule import schedule
+from temporal_attn.settings import check_settings
 from temporal_attn.types import ClipSpec, ModelOutput, UserError, VideoBatch
 
 __all__ = ["VideoClassificationModule"]
 
-log = logging.getLogger(__name__)
+_NO_CLASSES = (
+    "the module does not know its classes: pass class_names, load it from a checkpoint, or fit it with a datamodule "
+    "that has class_names"
+)
 
 
 class VideoClassificationModule(pl.LightningModule):
@@ -71,11 +79,14 @@ class VideoClassificationModule(pl.LightningModule):
         backbone_lr: Rate of the backbone's trainable parts.
         layer_decay: What each part of the backbone learns at, relative to the part above it, in (0, 1].
         weight_decay: For matrices and convolutions.
-        warmup: Share of the training steps that the rates rise.
+        warmup: Share of the training steps that the rates rise; a cosine follows. Where nobody knows how many steps
+            there are (`schedule`), of 1000 steps, and the rates stay.
         loss: ``cross_entropy``, ``balanced_softmax`` or ``focal``, for videos of one class; ``binary`` for videos of
             several classes or none. See `temporal_attn.losses`.
         label_smoothing: In [0, 1).
         class_weights: One for each class, or ``balanced``: inverse to their frequency in training; null for equal ones.
+        class_counts: Training videos of each class, for ``balanced`` and ``balanced_softmax``; null counts them in the
+            datamodule, where it is one of `datamodules`.
         focal_gamma: γ of the loss ``focal``.
         ema_decay: Average the weights over some 1 / (1 - decay) steps, and validate, keep and return the average (see
             `ExponentialMovingAverage`); null does not.
@@ -133,6 +144,7 @@ class VideoClassificationModule(pl.LightningModule):
         loss: str = "cross_entropy",
         label_smoothing: float = 0.1,
         class_weights: Literal["balanced"] | list[float] | None = None,
+        class_counts: list[int] | None = None,
         focal_gamma: float = 2.0,
         ema_decay: float | None = None,
         teacher: str | None = None,
@@ -145,23 +157,8 @@ class VideoClassificationModule(pl.LightningModule):
         compile: bool = False,
     ) -> None:
         super().__init__()
-        if loss not in losses.names():
-            raise UserError(f"loss {loss!r} is not known; choose one of: {', '.join(losses.names())}")
-        for argument, value, is_valid, meaning in (
-            ("label_smoothing", label_smoothing, 0 <= label_smoothing < 1, "a share in [0, 1)"),
-            ("warmup", warmup, 0 <= warmup <= 1, "a share of the training in [0, 1]"),
-            ("layer_decay", layer_decay, 0 < layer_decay <= 1, "a ratio in (0, 1]"),
-            ("focal_gamma", focal_gamma, focal_gamma >= 0, "an exponent, 0 or more"),
-            ("ema_decay", ema_decay, ema_decay is None or 0 < ema_decay < 1, "a share above 0 and below 1, or null"),
-            ("distill_weight", distill_weight, 0 <= distill_weight <= 1, "a share in [0, 1]"),
-            ("distill_temperature", distill_temperature, distill_temperature > 0, "a number above 0"),
-        ):
-            if not is_valid:
-                raise UserError(f"{argument} is {value}; it has to be {meaning}")
-        if teacher is not None and loss == "binary":
-            raise UserError("teacher: distillation is for videos of one class each; leave it out, or change the loss")
-        _check_abstention(abstain_risk, abstain_coverage)
         self.save_hyperparameters()
+        check_settings(self.hparams)
         self.test_summary: dict[str, Any] | None = None
         self._rng: dict[str, Any] | None = None
         self._readings = EpochReadings()
@@ -170,6 +167,7 @@ class VideoClassificationModule(pl.LightningModule):
         self.scoring = self._scoring()
         self._fit_began: float | None = None
         self._fitted_s: float | None = 0.0
+        self._checked: set[str] = set()
         if class_names is not None:
             self._build(class_names)
 
@@ -206,6 +204,11 @@ class VideoClassificationModule(pl.LightningModule):
         """Make the classifier; override it to train another net with the same contract."""
         return VideoClassifier.from_settings(num_classes, self.hparams)
 
+    def _know_classes(self, class_names: Sequence[str]) -> None:
+        """Take the classes that were not given, and build what depends on their number."""
+        self.hparams["class_names"] = list(class_names)
+        self._build(list(class_names))
+
     def _build(self, class_names: list[str]) -> None:
         if len(set(class_names)) != len(class_names) or not class_names:
             raise UserError("class_names must hold at least one name and none twice")
@@ -217,16 +220,14 @@ class VideoClassificationModule(pl.LightningModule):
         """Take classes and clip settings from the datamodule at `fit`, where they were not given."""
         if stage == "fit":
             self._fit_began = time.perf_counter()
+        self._checked = set()
+        keep_seconds(self.trainer)
         source = getattr(self.trainer, "datamodule", None)
-        if self.class_names is None:
-            names = getattr(source, "class_names", None)
-            if stage != "fit" or names is None:
-                raise UserError(
-                    "the module does not know its classes: pass class_names, load it from a checkpoint, or fit it "
-                    "with a datamodule that has class_names"
-                )
-            self.hparams["class_names"] = list(names)
-            self._build(list(names))
+        names = getattr(source, "class_names", None)
+        if self.class_names is None and stage == "fit":
+            if names is None:
+                raise UserError(_NO_CLASSES)
+            self._know_classes(names)
         if self.clip_spec is None and stage == "fit" and getattr(source, "clip_spec", None) is not None:
             self.hparams["clip_spec"] = dict(source.clip_spec)  # type: ignore[union-attr]
         if stage == "fit" and self.hparams["unfreeze_epoch"] is not None and self.trainer.world_size > 1:
@@ -235,31 +236,9 @@ class VideoClassificationModule(pl.LightningModule):
                 "train the head first, then load its checkpoint with freeze='none' (load_from_checkpoint) and fit again"
             )
         if stage == "fit":
-            self._prepare_training(source)
+            self.loss, self._teacher = prepare_objective(self.hparams, self.class_names or [], source)
         if stage == "fit" and self.hparams["compile"]:
             self.model.compile()
-
-    def _prepare_training(self, source: Any) -> None:  # noqa: ANN401
-        """Make the loss, and find the teacher; neither is part of the checkpoint.
-
-        Args:
-            source: The datamodule, or None; one of `datamodules` knows its training videos.
-        """
-        h, names = self.hparams, self.class_names or []
-        records = getattr(getattr(source, "train_dataset", None), "records", None)
-        labels = getattr(records, "labels", [])
-        if h["loss"] != "binary" and any(isinstance(label, tuple) for label in labels):
-            raise UserError(f"loss {h['loss']!r} is for one class a video, but these have several: set loss to binary")
-        counts = losses.count_classes(labels, len(names)) if labels else None
-        try:
-            self.loss = losses.build(
-                h["loss"], len(names), h["label_smoothing"], h["class_weights"], counts, h["focal_gamma"]
-            )
-        except ValueError as error:
-            raise UserError(str(error)) from None
-        self._teacher = None
-        if h["teacher"] is not None:
-            self._teacher = find_teacher(h["teacher"], names, records)
 
     # -- steps --------------------------------------------------------------------------------------------------
 
@@ -272,7 +251,7 @@ class VideoClassificationModule(pl.LightningModule):
 
     def training_step(self, batch: VideoBatch, batch_idx: int) -> Tensor:
         """Loss of a batch: against its labels, and against the teacher where there is one."""
-        size = _size(batch)
+        batch, size = self._take(batch, "train"), batch_size(batch)
         self._readings.note(batch, size)
         if size == 0:
             # Nothing of this batch could be read. Under DDP every rank must still go backwards.
@@ -290,42 +269,63 @@ class VideoClassificationModule(pl.LightningModule):
         self.log("train/top1", hit.float().mean(), batch_size=size, on_step=False, on_epoch=True)
         return loss
 
-    def validation_step(self, batch: VideoBatch, batch_idx: int) -> None:
-        """Collect scores of a validation batch."""
-        self._record(batch, batch_idx)
+    def _take(self, batch: VideoBatch, stage: str) -> VideoBatch:
+        """A batch as the steps use it; the first one of a stage that holds anything is checked."""
+        if stage not in self._checked:
+            channels = 6 if self.hparams["two_stream"] else 3
+            check_batch(batch, stage, len(self.class_names or []), self.scoring.multi_label, channels)
+            if batch_size(batch):
+                self._checked.add(stage)
+        return whole_labels(batch)
 
-    def test_step(self, batch: VideoBatch, batch_idx: int) -> None:
-        """Collect scores of a test batch.
+    def validation_step(self, batch: VideoBatch, batch_idx: int, dataloader_idx: int = 0) -> None:
+        """Collect scores of a validation batch; several loaders make one evaluation."""
+        self._record(self._take(batch, "val"), batch_idx, dataloader_idx)
+
+    def test_step(self, batch: VideoBatch, batch_idx: int, dataloader_idx: int = 0) -> None:
+        """Collect scores of a test batch; several loaders make one evaluation.
 
         Raises:
             UserError: A video has no label.
         """
-        if _size(batch):
+        batch = self._take(batch, "test")
+        if batch_size(batch):
             require_labels(batch)
-        self._record(batch, batch_idx)
+        self._record(batch, batch_idx, dataloader_idx)
 
-    def _record(self, batch: VideoBatch, batch_idx: int) -> None:
+    def _record(self, batch: VideoBatch, batch_idx: int, dataloader_idx: int) -> None:
         self.recorder.note_failures(batch)
-        if _size(batch):
-            self.recorder.record(batch, self(batch).logits, self._numbers(batch, batch_idx))
+        if batch_size(batch):
+            self.recorder.record(batch, self(batch).logits, self._numbers(batch, batch_idx, dataloader_idx))
 
-    def _numbers(self, batch: VideoBatch, batch_idx: int) -> Tensor:
+    def _numbers(self, batch: VideoBatch, batch_idx: int, dataloader_idx: int) -> Tensor:
         """A number (B,) for each clip that no other clip has, on any process."""
-        own = torch.arange(_size(batch), device=self.device) + 100_000 * batch_idx
-        return own * self.trainer.world_size + self.trainer.global_rank
+        running = torch.arange(batch_size(batch), device=self.device) + 100_000 * batch_idx
+        return video_numbers(batch, running * self.trainer.world_size + self.trainer.global_rank, dataloader_idx)
 
     def on_validation_epoch_start(self) -> None:
         """Forget the last epoch."""
-        self.recorder.forget()
+        self._begin_evaluation()
 
     def on_test_epoch_start(self) -> None:
         """Forget the last epoch."""
+        self._begin_evaluation()
+
+    def on_predict_start(self) -> None:
+        """Refuse to predict without knowing what."""
+        self._begin_evaluation()
+
+    def _begin_evaluation(self) -> None:
+        if self.class_names is None:
+            raise UserError(_NO_CLASSES)
         self.recorder.forget()
 
     def on_validation_epoch_end(self) -> None:
         """Log accuracies. In `fit` also take the temperature, so that every checkpoint carries that of its weights."""
+        if self.trainer.sanity_checking:  # a few clips only, whose numbers nobody sees
+            return
         evaluation = self.recorder.merge(self.trainer.world_size)
-        if self.trainer.state.fn == "fit" and not self.trainer.sanity_checking:
+        if self.trainer.state.fn == "fit":
             h = self.hparams
             self.scoring = calibrated(evaluation.views, self.scoring, h["abstain_risk"], h["abstain_coverage"])
         self._log_measures("val", evaluation)
@@ -357,13 +357,14 @@ class VideoClassificationModule(pl.LightningModule):
             # Every rank computed the same merged number: nothing is left to reduce.
             self.log(f"{stage}/{name}", value, prog_bar=name in ("top1", "loss"), sync_dist=False)
 
-    def predict_step(self, batch: VideoBatch, batch_idx: int) -> list[dict[str, Any]]:
+    def predict_step(self, batch: VideoBatch, batch_idx: int, dataloader_idx: int = 0) -> list[dict[str, Any]]:
         """One row a video, see `prediction_row`; failed is the reason where it could not be read."""
+        batch = self._take(batch, "predict")
         rows = [failed_row(video) for video in batch.get("failed", [])]
-        if _size(batch) == 0:
+        if batch_size(batch) == 0:
             return rows
-        index = batch.get("index", self._numbers(batch, batch_idx)).cpu()
-        names = batch.get("video_id") or [str(number) for number in index.tolist()]
+        index = self._numbers(batch, batch_idx, dataloader_idx).cpu()
+        names = video_names(batch) or [str(number) for number in index.tolist()]
         logits = self(batch).logits.float().cpu()
         return rows + predict_batch(names, index, logits, self.class_names or [], self.scoring)
 
@@ -375,19 +376,13 @@ class VideoClassificationModule(pl.LightningModule):
         return [] if decay is None else [ExponentialMovingAverage(decay)]
 
     def configure_optimizers(self) -> Any:  # noqa: ANN401
-        """AdamW with warmup and cosine over the steps of this training."""
-        h, trainer = self.hparams, self.trainer
+        """AdamW with warmup and cosine over the steps of this training, see `schedule`."""
+        h = self.hparams
         unfreeze = h["unfreeze_epoch"]
         optimizer = adamw(
             self.model, h["lr"], h["backbone_lr"], h["weight_decay"], unfreeze is not None, h["layer_decay"]
         )
-        total = trainer.estimated_stepping_batches
-        if total == float("inf"):
-            return optimizer
-        steps = math.ceil(trainer.num_training_batches / trainer.accumulate_grad_batches)  # in an epoch
-        scheduler = warmup_cosine(
-            optimizer, int(h["warmup"] * total), int(total), freed_at=steps * (0 if unfreeze is None else unfreeze)
-        )
+        scheduler = schedule(optimizer, self.trainer, h["warmup"], unfreeze)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def on_fit_end(self) -> None:
@@ -395,7 +390,10 @@ class VideoClassificationModule(pl.LightningModule):
         self._fitted_s, self._fit_began = self.train_s, None
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add the random state, so that a resumed run goes on as if it had never stopped."""
+        """Add the random state, so that a resumed run goes on as if it had never stopped.
+
+        That also takes a loader that goes on where it stood, as those of `datamodules` do.
+        """
         # The weights are in here: whoever loads this needs neither the hub nor the file they came from.
         stored: Mapping[str, Any] = checkpoint.get("hyper_parameters", {})
         checkpoint["hyper_parameters"] = {**stored, "weights": "none"}
@@ -407,8 +405,16 @@ class VideoClassificationModule(pl.LightningModule):
         checkpoint["rng"] = random_state()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Remember the random state until training goes on, and read a place of attention by the name it once had."""
-        self._rng = checkpoint.get("rng")
+        """Take up what is beside the weights: classes, calibration, and the random state where training goes on.
+
+        A place of attention is read by the name it once had.
+        """
+        stored = checkpoint.get("hyper_parameters", {}).get("class_names")
+        if self.class_names is None and stored:
+            self._know_classes(stored)
+        if self._trainer is not None and self.trainer.state.fn == TrainerFn.FITTING:
+            # Only then: a training that starts from the weights of another begins with its own seed.
+            self._rng = checkpoint.get("rng")
         self.scoring = replace(self.scoring, **checkpoint.get("calibration", {}))
         self._fitted_s = checkpoint.get("train_s")
         unknown = checkpoint["state_dict"].keys() - self.state_dict().keys()
@@ -446,16 +452,3 @@ class VideoClassificationModule(pl.LightningModule):
         if self._rng is not None:
             take_up_random_state(self._rng)
             self._rng = None
-
-
-def _check_abstention(risk: float | None, coverage: float | None) -> None:
-    if risk is not None and coverage is not None:
-        raise UserError("abstain_risk and abstain_coverage are both given; the one decides the other, so give one")
-    for name, value in (("abstain_risk", risk), ("abstain_coverage", coverage)):
-        if value is not None and not 0 <= value <= 1:
-            raise UserError(f"{name} is a share in [0, 1], got {value}")
-
-
-def _size(batch: VideoBatch) -> int:
-    """B of a batch of videos or of cached features."""
-    return len(batch["features"] if "features" in batch else batch["video"])

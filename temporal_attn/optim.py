@@ -1,10 +1,9 @@
-"""AdamW with a rate for each depth of the backbone, and warmup followed by a cosine, counted in optimiser steps."""
+"""AdamW with a rate for each depth of the backbone; warmup, and a cosine or a constant rate, in optimiser steps."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from functools import partial
 from typing import Any, NamedTuple
 
 from torch import nn
@@ -13,7 +12,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from temporal_attn.model import VideoClassifier
 
-__all__ = ["adamw", "parameter_groups", "warmup_cosine"]
+__all__ = ["adamw", "parameter_groups", "warmup_constant", "warmup_cosine"]
 
 
 class _Kind(NamedTuple):
@@ -123,13 +122,34 @@ def warmup_cosine(
 
     def factor(step: int, start: int) -> float:
         step -= start
-        if step < 0:
-            return 0.0
         if step < warmup_steps:
-            return (step + 1) / warmup_steps
+            return _rise(step, warmup_steps)
         progress = min(1.0, (step - warmup_steps) / max(1, total_steps - start - warmup_steps))
         return final + (1 - final) * 0.5 * (1 + math.cos(math.pi * progress))
 
-    starts = (freed_at if group.get("later") else 0 for group in optimizer.param_groups)
-    factors: list[Callable[[int], float]] = [partial(factor, start=start) for start in starts]
-    return LambdaLR(optimizer, factors)
+    return _by_group(optimizer, factor, freed_at)
+
+
+def warmup_constant(optimizer: Optimizer, warmup_steps: int, freed_at: int = 0) -> LambdaLR:
+    """Linear warmup, then the full rate, for a training whose end nobody knows.
+
+    Args:
+        optimizer: Its groups keep the ratio of their rates.
+        warmup_steps: Steps of linear warmup.
+        freed_at: As in `warmup_cosine`.
+    """
+    return _by_group(optimizer, lambda step, start: min(1.0, _rise(step - start, warmup_steps)), freed_at)
+
+
+def _rise(step: int, warmup_steps: int) -> float:
+    """Share of the rate at a step of the warmup; 0 before it."""
+    return 0.0 if step < 0 else (step + 1) / max(1, warmup_steps)
+
+
+def _by_group(optimizer: Optimizer, factor: Callable[[int, int], float], freed_at: int) -> LambdaLR:
+    """The factor of (step, first step), whose first step is ``freed_at`` for groups with ``later``."""
+
+    def since(start: int) -> Callable[[int], float]:
+        return lambda step: factor(step, start)
+
+    return LambdaLR(optimizer, [since(freed_at if group.get("later") else 0) for group in optimizer.param_groups])

@@ -14,6 +14,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from temporal_attn.callbacks import BestCheckpoint, MetricsWriter, PredictionWriter, callbacks_from_env
+from temporal_attn.module import VideoClassificationModule
 from temporal_attn.types import UserError
 
 
@@ -77,6 +78,86 @@ def test_predictions_of_a_stranger(tmp_path: Path) -> None:
     assert [row["class"] for row in rows] == expected.argmax(1).tolist()
 
 
+ROW = {"video_id": "a", "class": "x", "probabilities": {"x": 0.7, "y": 0.3}}
+WRONG = {
+    "class numbers": (lambda p: p.argmax(1), r"\(4,\) torch.int64"),
+    "one value": (lambda p: p[:, 0], r"\(4,\) torch.float32"),
+    "logits": (lambda p: p.log() * 3, "maybe logits"),
+    "independent": (lambda p: p.clamp(min=0.5), "no probabilities"),
+    "numbers": (lambda p: torch.ones_like(p).long(), "torch.int64"),
+    "too many": (lambda p: torch.cat((p, p)), "8 rows for 4 videos"),
+    "dict": (lambda p: {"probabilities": p}, "a dict"),
+    "tuple": (lambda p: (p, p), "a tuple"),
+    "list": (lambda p: list(p), "a list of Tensor"),
+    "none": (lambda p: None, "a NoneType"),
+    "rows": (lambda p: [{"id": 1}], "rows without video_id, class, probabilities"),
+    "tensors": (lambda p: [{**ROW, "probabilities": p[0]}], "probabilities of a row are a Tensor"),
+    "not json": (lambda p: [{**ROW, "video_id": p[0]}], "not JSON serializable"),
+}
+
+
+class Saying(Stranger):
+    """Predicts something made of probabilities."""
+
+    def __init__(self, said: Any) -> None:
+        super().__init__()
+        self.said = said
+
+    def predict_step(self, batch: Any, batch_idx: int) -> Any:
+        return self.said(super().predict_step(batch, batch_idx))
+
+
+def named_loader() -> DataLoader[Any]:
+    return DataLoader([{"x": torch.randn(4), "video_id": i + 7} for i in range(4)], batch_size=4)  # type: ignore[arg-type]
+
+
+class Named(Saying):
+    """Of batches that are dicts."""
+
+    def predict_step(self, batch: Any, batch_idx: int) -> Any:
+        return super().predict_step(batch["x"], batch_idx)
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_what_is_no_prediction_is_refused(tmp_path: Path, case: str) -> None:
+    said, message = WRONG[case]
+    with pytest.raises(UserError, match=message):
+        trainer(tmp_path, PredictionWriter()).predict(Named(said), named_loader())
+
+
+def test_an_uninvited_writer_ends_no_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("TEMPORAL_ATTN_CALLBACKS", "predictions")
+    (writer,) = callbacks_from_env()
+    monkeypatch.delenv("TEMPORAL_ATTN_CALLBACKS")  # or each Trainer brings one more
+    batches = trainer(tmp_path, writer).predict(Saying(lambda p: p.argmax(1)), loader())
+    assert len(batches or []) == 3
+    assert caplog.text.count("no predictions are written") == 1
+    assert (tmp_path / "predictions.jsonl").read_text() == ""
+    trainer(tmp_path, writer).predict(Stranger(), loader())
+    assert len((tmp_path / "predictions.jsonl").read_text().splitlines()) == 10
+
+
+def test_rows_of_a_stranger_and_numbers_as_names(tmp_path: Path) -> None:
+    trainer(tmp_path, PredictionWriter()).predict(Saying(lambda p: [ROW] * len(p)), loader())
+    assert [json.loads(line) for line in (tmp_path / "predictions.jsonl").read_text().splitlines()] == [ROW] * 10
+    trainer(tmp_path, PredictionWriter()).predict(Named(lambda p: p), named_loader())
+    rows = [json.loads(line) for line in (tmp_path / "predictions.jsonl").read_text().splitlines()]
+    assert [row["video_id"] for row in rows] == ["7", "8", "9", "10"]
+
+
+def test_two_processes_name_no_two_videos_alike(tmp_path: Path) -> None:
+    run = pl.Trainer(
+        default_root_dir=str(tmp_path), callbacks=[PredictionWriter()], accelerator="cpu", devices=2,
+        strategy="ddp_fork", logger=False, enable_progress_bar=False, enable_model_summary=False,
+    )  # fmt: skip
+    run.predict(Stranger(), loader(), return_predictions=False)
+    files = [(tmp_path / f"predictions-{rank}.jsonl").read_text().splitlines() for rank in (0, 1)]
+    ids = [[json.loads(line)["video_id"] for line in lines] for lines in files]
+    assert ids == [[str(i) for i in range(rank, 10, 2)] for rank in (0, 1)]
+
+
 def test_predictions_start_anew(tmp_path: Path) -> None:
     for _ in range(2):
         trainer(tmp_path, PredictionWriter()).predict(Stranger(), loader())
@@ -95,6 +176,28 @@ def test_best_without_validation_is_the_last(tmp_path: Path, caplog: pytest.LogC
     trainer(tmp_path, BestCheckpoint()).fit(Stranger(), loader())
     assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == ["best.ckpt", "last.ckpt"]
     assert "nothing to validate on" in caplog.text
+
+
+@pytest.mark.parametrize(("loss", "monitored"), [("binary", "val/map"), ("cross_entropy", "val/top1")])
+def test_the_best_epoch_is_that_of_what_the_loss_is_for(tmp_path: Path, loss: str, monitored: str) -> None:
+    """Half of the videos have no class, and there is but one: only its average precision can tell epochs apart."""
+    generator = torch.Generator().manual_seed(0)
+    classes = ["fight"] if loss == "binary" else ["fight", "none"]
+    rows = [
+        {"video": torch.randint(0, 256, (2, 3, 32, 32), generator=generator).byte(), "label": label}
+        for label in ([torch.tensor([float(i % 2)]) for i in range(8)] if loss == "binary" else [0, 1] * 4)
+    ]
+    data: Any = DataLoader(rows, batch_size=4)  # type: ignore[arg-type]
+    net = VideoClassificationModule(
+        class_names=classes, loss=loss, backbone="test_resnet", attention=None, dim=8, heads=2, depth=1
+    )
+    keep = BestCheckpoint()
+    run = trainer(tmp_path, keep)
+    run.fit(net, data, data)
+    assert keep.monitor == monitored
+    assert keep.best_model_score == max(run.callback_metrics[monitored], keep.best_model_score)  # type: ignore[type-var]
+    assert ("val/map" in run.callback_metrics) == (loss == "binary")
+    assert run.callback_metrics["val/top1"] == 1.0 or loss != "binary"
 
 
 class Declining(Stranger):

@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.tuner import Tuner
 
 from datamodules import FolderDataModule
 from datamodules.dataset import load_clip
@@ -169,6 +170,33 @@ def test_fewer_videos_than_a_batch_still_train(root, tmp_path):
     module = Foreign()
     make_trainer(tmp_path).fit(module, datamodule=make(root, batch_size=64))
     assert len(names(module.seen["train"])) == 9
+
+
+def test_overfitting_on_a_few_batches(root, tmp_path):
+    """Lightning puts a sampler of its own into the loader then."""
+    module = Foreign()
+    trainer = make_trainer(tmp_path, overfit_batches=1, max_epochs=2)
+    trainer.fit(module, datamodule=make(root))
+    trainer.save_checkpoint(tmp_path / "two.ckpt")
+    trainer = make_trainer(tmp_path, overfit_batches=1, max_epochs=3)
+    trainer.fit(module, datamodule=make(root), ckpt_path=tmp_path / "two.ckpt")
+    first, second, third = (batch["video_id"] for batch in module.seen["train"])
+    assert first == second == third
+
+
+def test_the_largest_batch_is_searched_for(root, tmp_path):
+    data = make(root, batch_size=1)
+    trainer = make_trainer(tmp_path, max_epochs=1)
+    found = Tuner(trainer).scale_batch_size(Foreign(), datamodule=data, max_trials=2, steps_per_trial=1)
+    assert found == data.batch_size == data.loader.batch_size > 1
+    assert data.train_dataloader().batch_size == found
+
+
+def test_set_up_by_hand_is_for_training(root):
+    data = make(root)
+    data.setup()
+    data.setup(None)
+    assert len(data.train_dataset) > 0
 
 
 def test_nothing_held_back_for_validation(root, tmp_path):

@@ -6,10 +6,12 @@ import json
 
 import numpy as np
 import pytest
+import scipy.stats
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from temporal_attn.evaluation import VideoRow, bootstrap_over_groups, summarise
+from temporal_attn.evaluation.intervals import draw_groups
 from temporal_attn.evaluation.ranking import average_precision
 from temporal_attn.types import FailedVideo
 
@@ -95,6 +97,14 @@ def test_probabilistic_scores_equal_scikit_learn():
     assert document["brier"] == pytest.approx(sum(by_class), abs=1e-6)
 
 
+def test_without_any_class_there_is_nothing_to_be_right_about():
+    rows = [VideoRow("a", "a", (), [0.9, 0.1, 0.2]), VideoRow("b", "b", (1,), [0.1, 0.9, 0.2])]
+    document = summarise(rows, NAMES)
+    assert (document["top1"], document["top5"], document["videos"]) == (1.0, 1.0, 2)
+    document = summarise(rows[:1], NAMES)
+    assert (document["top1"], document["map"], document["videos"]) == (None, None, 1)
+
+
 def test_several_labels_equal_scikit_learn():
     sklearn = pytest.importorskip("sklearn.metrics")
     rng = np.random.default_rng(2)
@@ -112,7 +122,10 @@ def test_several_labels_equal_scikit_learn():
         assert row["recall"] == pytest.approx(sklearn.recall_score(truth[:, k], predicted[:, k]), abs=1e-6)
     by_class = [sklearn.log_loss(truth[:, k], scores[:, k], labels=[False, True]) for k in range(6)]
     assert document["nll"] == pytest.approx(np.mean(by_class), abs=1e-6)
-    assert document["top1"] == pytest.approx(np.mean(truth[np.arange(150), scores.argmax(1)]))
+    some = truth.any(1)  # of the others no class can be right
+    assert 0 < some.sum() < 150
+    assert document["top1"] == pytest.approx(np.mean(truth[np.arange(150), scores.argmax(1)][some]))
+    assert document["videos"] == 150
     assert document["confusion"] is None
     assert document["per_class"][5]["average_precision"] is None
 
@@ -203,6 +216,29 @@ def test_interval_agrees_with_a_plain_bootstrap():
     np.testing.assert_allclose(
         bootstrap_over_groups(correct, groups), plain_bootstrap(correct, groups, 4000, seed=1), atol=0.015
     )
+
+
+def test_single_videos_are_drawn_as_right_and_wrong_ones():
+    """Each a group of its own: the number of right ones in a sample is binomial, however many videos there are."""
+    correct = np.repeat([1.0, 0.0], [14_000, 6_000])
+    found = bootstrap_over_groups(correct, [str(i) for i in range(len(correct))])
+    np.testing.assert_allclose(found, scipy.stats.binom.ppf([0.025, 0.975], 20_000, 0.7) / 20_000, atol=5e-4)
+    seen: list[tuple[int, ...]] = []
+    draw_groups(2, lambda drawn: (seen.append(drawn.shape), drawn[:, 0])[1], alike=np.array([14_000, 6_000]))
+    assert seen == [(1000, 2)] * 10
+
+
+def test_fewer_samples_of_many_groups_that_differ():
+    assert len(draw_groups(500, lambda drawn: drawn[:, 0])) == 10_000
+    assert len(draw_groups(20_000, lambda drawn: drawn[:, 0])) == 1000
+
+
+def test_groups_of_every_size_are_drawn_as_a_plain_bootstrap_does():
+    rng = np.random.default_rng(8)
+    groups = [f"g{i}" for i in range(60) for _ in range(i % 3 + 1)]
+    values = rng.integers(0, 3, len(groups)) / 2.0
+    found = bootstrap_over_groups(values, groups)
+    np.testing.assert_allclose(found, plain_bootstrap(values.tolist(), groups, 4000, seed=2), atol=0.015)
 
 
 def test_interval_covers_the_truth_about_as_often_as_it_says():

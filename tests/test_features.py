@@ -36,11 +36,23 @@ def module(**options: Any) -> VideoClassificationModule:
     return VideoClassificationModule(**{"attention_at": "stage", "attention_stages": [4], **settings, **options})
 
 
+class Batch(pl.Callback):
+    """Keeps the first training batch as the loader gave it."""
+
+    def on_train_batch_start(self, trainer: pl.Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
+        if not hasattr(self, "features"):
+            self.keys, self.features = set(batch), batch.get("features")
+
+
+def part(trainer: pl.Trainer, kind: type[Any]) -> Any:
+    return next(callback for callback in trainer.callbacks if isinstance(callback, kind))  # type: ignore[attr-defined]
+
+
 def run(folder: Path, **options: Any) -> pl.Trainer:
     quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
     settings = {"max_epochs": 1, "accelerator": "cpu", "enable_model_summary": False, "num_sanity_val_steps": 0}
     return pl.Trainer(
-        default_root_dir=str(folder), callbacks=[FeatureCache(views=2)], **{**quiet, **settings, **options}
+        default_root_dir=str(folder), callbacks=[FeatureCache(views=2), Batch()], **{**quiet, **settings, **options}
     )
 
 
@@ -61,19 +73,19 @@ def test_validation_from_the_cache_equals_validation_from_frames(cached: Any, ti
 
 
 def test_batches_hold_features_instead_of_frames(cached: Any) -> None:
-    source, net, _ = cached
-    batch = next(iter(source.train_dataloader()))
-    assert "video" not in batch
-    assert batch["features"].shape[:2] == (4, 4)
-    assert batch["features"].dtype == torch.float16
-    assert net.model.encode_cached(batch["features"]).tokens.shape == (4, 4, net.model.backbone.width)
+    _, net, trainer = cached
+    batch = part(trainer, Batch)
+    assert "video" not in batch.keys
+    assert batch.features.shape[:2] == (4, 4)
+    assert batch.features.dtype == torch.float16
+    assert net.model.encode_cached(batch.features).tokens.shape == (4, 4, net.model.backbone.width)
 
 
 def test_stored_features_are_those_of_the_augmented_clip(cached: Any) -> None:
     """Independent path: decode and augment with the datamodule, run the frozen part, look for it among the views."""
-    source, net, _ = cached
+    source, net, trainer = cached
     dataset = source.train_dataset
-    store = dataset.source.store
+    store = part(trainer, FeatureCache).stores["train"]
     frames = UCF101DataModule(source.root, source.splits, val_groups=[7, 8], clip=source.clip).train_dataset
     net.eval()
     for record in dataset.records[:3]:
@@ -88,8 +100,9 @@ def test_stored_features_are_those_of_the_augmented_clip(cached: Any) -> None:
 
 def test_the_whole_backbone_frozen_stores_tokens(tiny_ucf: Path, tmp_path: Path) -> None:
     source, net = data(tiny_ucf, tmp_path / "cache"), module(freeze="all", attention=None)
-    run(tmp_path).fit(net, datamodule=source)
-    assert next(iter(source.train_dataloader()))["features"].shape == (4, 4, net.model.backbone.width)
+    trainer = run(tmp_path)
+    trainer.fit(net, datamodule=source)
+    assert part(trainer, Batch).features.shape == (4, 4, net.model.backbone.width)
 
 
 def test_a_second_run_computes_nothing(
@@ -124,9 +137,9 @@ def test_an_interrupted_filling_goes_on(tiny_ucf: Path, tmp_path: Path, monkeypa
 
 @pytest.mark.parametrize("change", ["weights", "clip", "augment", "views"])
 def test_other_settings_get_another_folder(cached: Any, tiny_ucf: Path, tmp_path: Path, change: str) -> None:
-    source, net, _ = cached
+    source, net, trainer = cached
     cache, dataset = FeatureCache(views=3 if change == "views" else 2), source.train_dataset
-    first = dataset.source.store.folder
+    first = part(trainer, FeatureCache).stores["train"].folder
     assert FeatureCache(views=2).store(source, dataset, net.model).folder == first
     if change == "weights":
         with torch.no_grad():
@@ -186,6 +199,45 @@ def test_nothing_frozen_is_an_error(tiny_ucf: Path, tmp_path: Path) -> None:
 def test_unfreezing_what_is_stored_is_an_error(tiny_ucf: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="unfreeze_epoch"):
         run(tmp_path).fit(module(unfreeze_epoch=1), datamodule=data(tiny_ucf, tmp_path / "cache"))
+
+
+class Seen(pl.Callback):
+    """What the batches of each stage hold."""
+
+    def __init__(self) -> None:
+        self.keys: set[str] = set()
+
+    def on_train_batch_start(self, trainer: pl.Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
+        self.keys |= set(batch)
+
+    def on_validation_batch_start(self, trainer: pl.Trainer, pl_module: Any, batch: Any, *_: Any) -> None:
+        self.keys |= set(batch)
+
+
+@pytest.mark.parametrize("ends", ["at the end", "early"])
+def test_the_next_model_sees_videos_again(tiny_ucf: Path, tmp_path: Path, ends: str) -> None:
+    class Stops(pl.Callback):
+        def on_train_batch_end(self, *_: Any) -> None:
+            raise ValueError("enough")
+
+    source = data(tiny_ucf, tmp_path / "cache")
+    if ends == "early":
+        early = run(tmp_path)
+        early.callbacks.append(Stops())  # type: ignore[attr-defined]
+        with pytest.raises(ValueError, match="enough"):
+            early.fit(module(), datamodule=source)
+    else:
+        net = module()
+        run(tmp_path).fit(net, datamodule=source)
+        run(tmp_path).validate(net, datamodule=source, verbose=False)
+    seen = Seen()
+    plain = pl.Trainer(
+        default_root_dir=str(tmp_path), callbacks=[seen], max_epochs=1, accelerator="cpu", logger=False,
+        enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
+    )  # fmt: skip
+    plain.fit(module(freeze="none"), datamodule=source)
+    assert "video" in seen.keys
+    assert "features" not in seen.keys
 
 
 def test_a_stranger_is_left_alone(tiny_ucf: Path, tmp_path: Path) -> None:

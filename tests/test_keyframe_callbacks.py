@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ import pytorch_lightning as pl
 import torch
 from PIL import Image
 from pytorch_lightning.loggers import CSVLogger, MLFlowLogger, TensorBoardLogger, WandbLogger
+from pytorch_lightning.strategies import DDPStrategy
 from torch.utils.data import DataLoader, Dataset
 
 from temporal_attn.keyframes import FrameGame, score_frames
@@ -212,6 +215,85 @@ def test_a_failed_video_is_named_and_tried_again(tmp_path, module):
     ]
 
 
+def only(*keys: str, frames: int = 4, videos: slice = slice(None), noise: int = 0) -> DataLoader[Any]:
+    """Clips of which the batch says no more than this."""
+    generator = torch.Generator().manual_seed(noise)
+    clips = [Clips()[position] for position in range(6)][videos]
+    for clip in clips:
+        clip["video"] = torch.randint(0, 256, (frames, 3, 32, 32), generator=generator).byte()
+        clip["pts"] = torch.arange(frames) / 2.0
+    return DataLoader([{key: clip[key] for key in ("video", *keys)} for clip in clips], batch_size=2)  # type: ignore[arg-type]
+
+
+def predicted(folder: Path, module: VideoClassificationModule, data: DataLoader[Any]) -> tuple[int, list[Any]]:
+    """How many videos were scored, and the table."""
+    writer = KeyframeWriter(str(folder), method="loo")
+    trainer(folder, writer).predict(module, data, return_predictions=False)
+    return writer.scored, pyarrow.parquet.read_table(folder / "keyframes.parquet").to_pylist()
+
+
+def test_videos_without_a_name_are_scored_in_each_run(tmp_path, module):
+    first, one = predicted(tmp_path, module, only())
+    second, other = predicted(tmp_path, module, only(noise=1, videos=slice(4)))
+    assert (first, second) == (6, 4)
+    assert [row["id"] for row in other] == [str(i) for i in range(4) for _ in range(4)]
+    assert all(a["score"] != b["score"] for a, b in zip(one, other, strict=False))
+
+
+@pytest.mark.parametrize("keys", [("video_id",), ("video_id", "pts")], ids=["pixels", "seconds"])
+def test_another_clip_of_a_video_is_scored_anew(tmp_path, module, keys):
+    assert predicted(tmp_path, module, only(*keys))[0] == 6
+    scored, table = predicted(tmp_path, module, only(*keys, frames=8))
+    assert (scored, len(table)) == (6, 48)
+    scored, table = predicted(tmp_path, module, only(*keys))
+    assert (scored, len(table)) == (0, 24), "the scores of the shorter clips are still there"
+
+
+def test_the_table_is_of_the_videos_of_this_run(tmp_path, module, caplog):
+    predicted(tmp_path, module, only("video_id", videos=slice(2)))
+    with caplog.at_level("INFO"):
+        scored, table = predicted(tmp_path, module, only("video_id", noise=0, videos=slice(1)))
+    assert (scored, {row["id"] for row in table}) == (0, {"class/0"})
+    assert "1 of 1 videos were done already" in caplog.text
+
+
+def test_another_temperature_is_another_score(tmp_path, module):
+    assert predicted(tmp_path, module, only("video_id"))[0] == 6
+    module.scoring = replace(module.scoring, temperature=2.0)
+    assert predicted(tmp_path, module, only("video_id"))[0] == 6
+
+
+@pytest.mark.parametrize("precision", ["bf16-mixed", "bf16-true"])
+def test_scores_in_half_precision(tmp_path, module, precision):
+    whole = predicted(tmp_path / "whole", module, loader())[1]
+    writer = KeyframeWriter(method="loo")
+    trainer(tmp_path, writer, precision=precision).predict(module, loader(), return_predictions=False)
+    half = pyarrow.parquet.read_table(tmp_path / "keyframes" / "keyframes.parquet").to_pylist()
+    assert writer.scored == 6
+    assert [row["pts"] for row in half] == [row["pts"] for row in whole]
+    assert [row["score"] for row in half] == pytest.approx([row["score"] for row in whole], abs=0.1)
+
+
+@pytest.mark.slow
+def test_strips_on_two_processes(tmp_path, module):
+    """The logger's folder is asked of rank zero; the other process has to be there when it answers."""
+    run = pl.Trainer(
+        default_root_dir=str(tmp_path),
+        callbacks=[KeyframeCallback(clips=(0,), method="loo")],
+        accelerator="cpu",
+        devices=2,
+        strategy=DDPStrategy(start_method="fork", timeout=timedelta(seconds=60)),
+        logger=CSVLogger(str(tmp_path), version=7),
+        max_epochs=1,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        enable_checkpointing=False,
+    )
+    run.fit(module, loader(), loader())
+    (strip,) = tmp_path.rglob("epoch_*.png")
+    assert strip.relative_to(tmp_path) == Path("lightning_logs/version_7/keyframes/class_0/epoch_0000.png")
+
+
 @pytest.mark.slow
 def test_two_processes_share_the_videos(tmp_path, module):
     run = pl.Trainer(
@@ -229,6 +311,16 @@ def test_two_processes_share_the_videos(tmp_path, module):
     assert len(list(folder.glob("part-*.jsonl"))) == 2
     assert sorted(row["id"] for row in rows_of(folder)) == [f"class/{i}" for i in range(5)]
     assert len(pyarrow.parquet.read_table(folder / "keyframes.parquet")) == 20
+
+
+def test_a_run_that_stops_early_leaves_the_model_alone(tmp_path, module):
+    class Stops(pl.Callback):
+        def on_predict_batch_end(self, *_: Any) -> None:
+            raise ValueError("enough")
+
+    with pytest.raises(ValueError, match="enough"):
+        trainer(tmp_path, KeyframeWriter(method="loo"), Stops()).predict(module, loader())
+    assert not module.model.project._forward_pre_hooks
 
 
 def test_a_module_that_cannot_be_asked_is_refused(tmp_path):

@@ -14,6 +14,7 @@ from pytorch_lightning.callbacks import EMAWeightAveraging, ModelCheckpoint
 from torch.utils.data import DataLoader
 
 from temporal_attn.callbacks import MetricsWriter
+from temporal_attn.evaluation.recorder import EvaluationRecorder
 from temporal_attn.module import VideoClassificationModule
 from temporal_attn.types import UserError
 
@@ -166,6 +167,23 @@ def test_resume_equals_an_uninterrupted_run(tmp_path: Path) -> None:
     resumed = fit(tmp_path / "rest", 4, 4, str(tmp_path / "half" / "last.ckpt"))
     for name, value in whole.state_dict().items():
         assert torch.equal(value, resumed.state_dict()[name]), name
+
+
+def test_a_training_that_begins_with_the_weights_of_another_keeps_its_own_seed(tmp_path: Path) -> None:
+    run = trainer(tmp_path, max_epochs=1)
+    run.fit(module(), loader())
+    run.save_checkpoint(tmp_path / "first.ckpt")
+
+    def fine_tuned(seed: int) -> torch.Tensor:
+        net = VideoClassificationModule.load_from_checkpoint(tmp_path / "first.ckpt")
+        trainer(tmp_path).test(net, loader(), ckpt_path=tmp_path / "first.ckpt", verbose=False)
+        torch.manual_seed(seed)
+        trainer(tmp_path, max_epochs=1).fit(net, loader())
+        return net.model.head[1].weight.detach().clone()
+
+    one = fine_tuned(1)
+    assert torch.equal(one, fine_tuned(1))
+    assert not torch.equal(one, fine_tuned(2))
 
 
 class _StopAfter(pl.Callback):
@@ -346,6 +364,61 @@ def test_two_processes_test_as_one(tmp_path: Path) -> None:
     assert summary("two", devices=2, strategy="ddp_fork") == one
     assert sum(map(sum, one["confusion"])) == 15
     assert one["videos"] == 15
+
+
+@pytest.mark.parametrize("named", ["text", "number"])
+def test_names_make_two_processes_exact(tmp_path: Path, named: str) -> None:
+    """Without an index the name of a video tells which clips are the same; numbers are names too."""
+
+    class Named(Clips):
+        def __getitem__(self, index: int) -> dict[str, Any]:
+            name = f"v{index}" if named == "text" else 1000 + index
+            return {**super().__getitem__(index), "video_id": name, "group": name}
+
+    def summary(folder: str, **options: Any) -> dict[str, Any]:
+        pl.seed_everything(0)
+        run = trainer(tmp_path / folder, callbacks=[MetricsWriter()], **options)
+        run.test(module(), DataLoader(Named(size=15), batch_size=4), verbose=False)
+        return json.loads((tmp_path / folder / "metrics.json").read_text())  # type: ignore[no-any-return]
+
+    one = summary("one")
+    assert one["videos"] == one["groups"] == 15
+    assert summary("two", devices=2, strategy="ddp_fork") == one
+
+
+def test_clips_of_one_name_are_views_of_one_video(tmp_path: Path) -> None:
+    class Views(Clips):
+        def __getitem__(self, index: int) -> dict[str, Any]:
+            return {**super().__getitem__(index), "label": 0, "video_id": f"v{index // 2}"}
+
+    net = module()
+    trainer(tmp_path).test(net, DataLoader(Views(), batch_size=3), verbose=False)
+    with torch.no_grad():
+        probabilities = net.eval().model(Clips().video).logits.softmax(1).view(8, 2, 2).mean(1)
+    assert net.test_table is not None
+    assert net.test_table.probabilities[[row.id == "v5" for row in net.test_table.rows]][0] == pytest.approx(
+        probabilities[5].double().numpy(), abs=1e-5
+    )
+    assert len(net.test_table.rows) == 8
+
+
+def test_clips_without_a_name_on_two_processes_are_warned_of(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def gather(every: list[Any], own: Any) -> None:
+        every[:] = [own] * len(every)
+
+    monkeypatch.setattr(torch.distributed, "all_gather_object", gather)
+    batch: Any = next(iter(loader()))
+    for extra, warnings in (({"video_id": list("abcd")}, 0), ({"index": torch.arange(4)}, 0), ({}, 1)):
+        recorder = EvaluationRecorder(2)
+        for _ in range(2):
+            recorder.forget()
+            recorder.record({**batch, **extra}, torch.zeros(4, 2), torch.arange(4))
+            recorder.merge(1)
+            assert len(caplog.records) == (0 if not recorder._warned else warnings)
+            recorder.merge(2)
+        assert len(caplog.records) == warnings, extra
 
 
 class Numbered(Clips):

@@ -120,7 +120,7 @@ class SyntheticDataModule(VideoDataModule):
         for group in track(missing, f"Rendering {self.library.folder}", console=Console(stderr=True)):
             self.library.render(group)
 
-    def setup(self, stage: str) -> None:
+    def setup(self, stage: str | None = None) -> None:
         """Finds the videos of one stage, and renders them first where no trainer called `prepare_data`.
 
         Args:

@@ -65,7 +65,7 @@ def calibration_interval(
     correct: Array,
     groups: Sequence[str],
     bins: int = BINS,
-    samples: int = 10_000,
+    samples: int | None = None,
     level: float = 0.95,
     seed: int = 0,
 ) -> tuple[float, float]:
@@ -82,7 +82,7 @@ def calibration_interval(
         correct: (N,) whether it is right.
         groups: The group of each video.
         bins: M.
-        samples: Bootstrap samples.
+        samples: Bootstrap samples; None: as many as `draw_groups` takes.
         level: Coverage.
         seed: Of the draws.
 

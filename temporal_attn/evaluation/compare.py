@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from temporal_attn.evaluation.intervals import bootstrap_over_groups
-from temporal_attn.evaluation.predictions import is_right, read_judged
+from temporal_attn.evaluation.predictions import has_class, is_right, read_judged
 from temporal_attn.types import UserError
 
 __all__ = ["SCHEMA", "Comparison", "compare", "compare_runs", "mcnemar"]
@@ -81,6 +81,9 @@ def compare(first: Sequence[Mapping[str, Any]], second: Sequence[Mapping[str, An
                 f"the runs disagree on the {key} of {len(differing)} videos: {name} is {one[name][key]!r} in the first "
                 f"and {other[name][key]!r} in the second; test both on the same data set"
             )
+    ids = [name for name in ids if has_class(one[name])]
+    if not ids:
+        raise UserError("none of the videos belongs to a class, so that no model can be better; test on videos that do")
     right = np.array([[is_right(rows[name]) for name in ids] for rows in (one, other)], dtype=np.float64)
     groups = [str(one[name]["group"]) for name in ids]
     only_first = tuple(name for name, (a, b) in zip(ids, right.T, strict=True) if a > b)

@@ -12,12 +12,13 @@ __all__ = ["bootstrap_over_groups", "draw_groups", "sums_by_group"]
 Array = NDArray[np.float64]
 
 _CHUNK = 1000
+_WORK = 20_000_000
 
 
 def bootstrap_over_groups(
     values: Sequence[float] | Array,
     groups: Sequence[str],
-    samples: int = 10_000,
+    samples: int | None = None,
     level: float = 0.95,
     seed: int = 0,
 ) -> tuple[float, float]:
@@ -28,7 +29,7 @@ def bootstrap_over_groups(
     Args:
         values: One a video, e.g. 0 or 1.
         groups: The group of each video.
-        samples: Bootstrap samples.
+        samples: Bootstrap samples; None: as many as `draw_groups` takes.
         level: Coverage.
         seed: Of the draws.
 
@@ -39,7 +40,10 @@ def bootstrap_over_groups(
         ValueError: No videos, or lengths differ.
     """
     total, size = sums_by_group(np.asarray(values, dtype=np.float64), groups)
-    means = draw_groups(len(size), lambda drawn: drawn @ total / (drawn @ size), samples, seed)
+    # Groups with the same sum and size are as good as each other: how many of a kind are drawn is all that counts. Of
+    # right and wrong videos that stand alone there are two kinds, however many videos there are.
+    (total, size), alike = np.unique(np.stack((total, size)), axis=1, return_counts=True)
+    means = draw_groups(len(size), lambda drawn: drawn @ total / (drawn @ size), samples, seed, alike)
     tail = 100 * (1 - level) / 2
     low, high = np.percentile(means, [tail, 100 - tail])
     return float(low), float(high)
@@ -67,17 +71,28 @@ def sums_by_group(values: Array, groups: Sequence[str]) -> tuple[Array, Array]:
     return total, size
 
 
-def draw_groups(groups: int, statistic: Callable[[Array], Array], samples: int, seed: int = 0) -> Array:
+def draw_groups(
+    kinds: int,
+    statistic: Callable[[Array], Array],
+    samples: int | None = None,
+    seed: int = 0,
+    alike: NDArray[np.int64] | None = None,
+) -> Array:
     """A statistic of groups drawn with replacement, once for each sample.
 
     Args:
-        groups: G.
-        statistic: Takes how often each group is drawn, (S, G), and gives (S,).
-        samples: Bootstrap samples; they come in chunks, so that many groups do not need much memory.
+        kinds: G, of groups that differ.
+        statistic: Takes how often groups of each kind are drawn, (S, G), and gives (S,).
+        samples: Bootstrap samples; they come in chunks, so that many groups do not need much memory. None: 10,000, and
+            as few as 1000 where there are many groups.
         seed: Of the draws.
+        alike: (G,) how many groups there are of each kind; None: one.
     """
     rng = np.random.default_rng(seed)
-    share = np.full(groups, 1 / groups)
+    if samples is None:
+        samples = min(10_000, max(1000, _WORK // kinds))
+    number = np.ones(kinds) if alike is None else alike
     sizes = [min(_CHUNK, samples - start) for start in range(0, samples, _CHUNK)]
+    groups, share = int(number.sum()), number / number.sum()
     drawn = (rng.multinomial(groups, share, size=size).astype(np.float64) for size in sizes)
     return np.concatenate([statistic(chunk) for chunk in drawn])

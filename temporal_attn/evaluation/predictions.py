@@ -17,6 +17,7 @@ from temporal_attn.types import FailedVideo, UserError
 __all__ = [
     "TEST_PREDICTIONS",
     "failed_row",
+    "has_class",
     "is_right",
     "judged_row",
     "predict_batch",
@@ -134,6 +135,11 @@ def read_judged(run: str | Path) -> list[Row]:
     if not rows or not all(isinstance(row, dict) and {"video_id", "group", "label"} <= row.keys() for row in rows):
         raise UserError(f"{file}: holds no labelled videos; give the folder of a run of `temporal-attn test`")
     return rows
+
+
+def has_class(row: Mapping[str, Any]) -> bool:
+    """Whether a judged row can be right at all: a video without any class is left out of accuracies."""
+    return bool(row["label"] != [])
 
 
 def is_right(row: Mapping[str, Any]) -> bool:

@@ -13,7 +13,8 @@ __all__ = ["average_precision", "mean_average_precision_interval"]
 
 Array = NDArray[np.float64]
 
-_CHUNK = 100
+_WEIGHTS = 5_000_000
+"""Of how many videos, times samples, the weights are held at once."""
 _WORK = 100_000_000
 
 
@@ -33,13 +34,20 @@ def average_precision(scores: Array, positive: Array, weights: Array | None = No
     """
     order = np.argsort(-scores, kind="stable")
     last = np.append(np.diff(scores[order]) != 0, True)  # the last video of each score
+    found_at = np.flatnonzero(positive[order])
     weights = np.ones((1, len(scores))) if weights is None else weights
-    ordered = weights[:, order]
-    seen = ordered.cumsum(1)[:, last]
-    found = (ordered * positive[order]).cumsum(1)[:, last]
+    if not len(found_at):
+        return np.full(len(weights), np.nan)
+    # Recall moves only at the scores of positives, so that precision is asked there, and nothing else is summed apart.
+    ends = np.unique(np.flatnonzero(last)[np.cumsum(last)[found_at] - last[found_at]])
+    starts = np.append(0, ends[:-1] + 1)
+    by_video = weights.T
+    seen = np.add.reduceat(by_video[order[: ends[-1] + 1]], starts, axis=0).cumsum(0).astype(np.float64)
+    gained = np.add.reduceat(by_video[order[found_at]], np.searchsorted(found_at, starts), axis=0).astype(np.float64)
+    found = gained.cumsum(0)
     with np.errstate(invalid="ignore", divide="ignore"):
         precision = np.where(seen > 0, found / seen, 0)
-        result: Array = (np.diff(found, axis=1, prepend=0) * precision).sum(1) / found[:, -1]
+        result: Array = (gained * precision).sum(0) / found[-1]
     return result
 
 
@@ -67,11 +75,14 @@ def mean_average_precision_interval(
     if samples is None:
         samples = min(1000, max(200, _WORK // scores.size))
 
+    at_once = max(50, _WEIGHTS // len(scores))
+
     def statistic(drawn: Array) -> Array:
         parts = []
-        for start in range(0, len(drawn), _CHUNK):
-            weights = drawn[start : start + _CHUNK][:, member]
-            by_class = [average_precision(scores[:, k], positive[:, k], weights) for k in present]
+        for start in range(0, len(drawn), at_once):
+            # A video's weights lie together, and numbers this small are exact in single precision too.
+            weights = drawn[start : start + at_once].T.astype(np.float32)[member]
+            by_class = [average_precision(scores[:, k], positive[:, k], weights.T) for k in present]
             parts.append(np.nanmean(by_class, axis=0))
         return np.concatenate(parts)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
@@ -12,12 +14,15 @@ from torch.nn.functional import one_hot
 
 from temporal_attn.evaluation.calibration import reliability
 from temporal_attn.evaluation.scoring import Scoring, negative_log_likelihood
-from temporal_attn.evaluation.summary import accuracies
+from temporal_attn.evaluation.summary import accuracies, mean_average_precision
 from temporal_attn.evaluation.table import VideoRow, VideoTable
 from temporal_attn.metrics import VideoScore, VideoScores
+from temporal_attn.naming import group_names, video_names
 from temporal_attn.types import FailedVideo, UserError, VideoBatch
 
 __all__ = ["Evaluation", "EvaluationRecorder", "require_labels"]
+
+log = logging.getLogger(__name__)
 
 
 class Evaluation(NamedTuple):
@@ -40,6 +45,8 @@ class Evaluation(NamedTuple):
     def measures(self, scoring: Scoring, class_names: Sequence[str]) -> dict[str, float]:
         """What is worth logging: the accuracies with their interval, of videos; loss and accuracy of single clips.
 
+        Of videos of several classes the mean average precision too, which is what tells such models apart.
+
         Args:
             scoring: How logits become probabilities. The loss is that of the logits as they are.
             class_names: K names.
@@ -50,9 +57,12 @@ class Evaluation(NamedTuple):
         values |= {"top1_low": low, "top1_high": high}
         if table.read.rows:
             values["ece"] = reliability(table.read.confidence, table.read.correct).ece
+        if scoring.multi_label:
+            values["map"] = mean_average_precision(table)
         clips = VideoTable.of(self._rows(self.views), len(class_names))
+        if clips.with_class.rows:
+            values["clip_top1"] = float(clips.with_class.correct.mean())
         if clips.rows:
-            values["clip_top1"] = float(clips.correct.mean())
             values["loss"] = self._loss(replace(scoring, temperature=1.0))
         return {name: value for name, value in values.items() if value is not None}
 
@@ -85,11 +95,13 @@ class EvaluationRecorder(nn.Module):
         self.scores = VideoScores(num_classes, multi_label)
         self._names: dict[int, tuple[str, str]] = {}
         self._failed: dict[str, FailedVideo] = {}
+        self._clips: Counter[int] = Counter()
+        self._unnamed = self._warned = False
 
     def forget(self) -> None:
         """Begin a new evaluation."""
         self.scores.reset()
-        self._names, self._failed = {}, {}
+        self._names, self._failed, self._clips = {}, {}, Counter()
 
     def note_failures(self, batch: VideoBatch) -> None:
         """Remember the videos of a batch that could not be read."""
@@ -101,18 +113,38 @@ class EvaluationRecorder(nn.Module):
         Args:
             batch: The clips.
             logits: (B, K).
-            number: (B,) int64, takes the place of an index where a loader does not number its videos: every clip is a
-                video of its own then.
+            number: (B,) int64, of each clip's video, see `video_numbers`.
 
         Raises:
             UserError: Videos have several labels, but classes are asked against each other.
         """
         label = self._label(batch["label"], logits.shape[1])
-        index = batch.get("index", number)
-        self.scores.update(index, batch.get("view_id", torch.zeros_like(number)), logits, label)
-        names = batch.get("video_id") or [str(i) for i in index.tolist()]
-        groups = batch.get("group") or names
-        self._names.update(zip(index.tolist(), zip(names, groups, strict=True), strict=True))
+        self._unnamed |= "index" not in batch and "video_id" not in batch
+        names, view = video_names(batch) or [str(i) for i in number.tolist()], batch.get("view_id")
+        if view is None:
+            view = torch.zeros_like(number) if "index" in batch else self._views(number)
+        self.scores.update(number, view, logits, label)
+        groups = group_names(batch) or names
+        self._names.update(zip(number.tolist(), zip(names, groups, strict=True), strict=True))
+
+    def _views(self, number: Tensor) -> Tensor:
+        """Which clip of its video each is, where nobody says so: the first that this process meets, the second, ….
+
+        A sampler that repeats clips to fill its last batch never gives one process the same clip twice.
+        """
+        views = []
+        for own in number.tolist():
+            views.append(self._clips[own])
+            self._clips[own] += 1
+        return torch.tensor(views, dtype=torch.long, device=number.device)
+
+    def _warn_of_unnamed(self) -> None:
+        if self._unnamed and not self._warned:
+            log.warning(
+                "the batches have neither index nor video_id, so that a clip which a distributed sampler repeats to "
+                "fill its last batch counts twice: give video_id, or evaluate on one process"
+            )
+        self._warned |= self._unnamed
 
     def _label(self, label: Tensor, num_classes: int) -> Tensor:
         """(B,) class indices, or (B, K) where a video may have several classes."""
@@ -133,6 +165,7 @@ class EvaluationRecorder(nn.Module):
         """
         names, failed = dict(self._names), dict(self._failed)
         if world_size > 1:
+            self._warn_of_unnamed()
             every: list[Any] = [None] * world_size
             torch.distributed.all_gather_object(every, (self._names, self._failed))
             for other_names, other_failed in every:
@@ -151,7 +184,7 @@ def require_labels(batch: VideoBatch) -> None:
     unknown = None if label is None else label.reshape(len(label), -1).lt(0).any(1).nonzero().flatten().tolist()
     if unknown == []:
         return
-    ids = batch.get("video_id") or []
+    ids = video_names(batch) or []
     name = "the videos" if unknown is None else f"video {ids[unknown[0]]}" if ids else "a video"
     verb = "have" if unknown is None else "has"
     raise UserError(

@@ -17,7 +17,7 @@ from temporal_attn.evaluation.selective import RiskCoverage, risk_coverage
 from temporal_attn.evaluation.table import VideoRow, VideoTable
 from temporal_attn.types import FailedVideo
 
-__all__ = ["SCHEMA", "accuracies", "summarise"]
+__all__ = ["SCHEMA", "accuracies", "mean_average_precision", "summarise"]
 
 SCHEMA = "temporal_attn/metrics/1"
 
@@ -31,8 +31,10 @@ def accuracies(table: VideoTable) -> dict[str, Any]:
     """top1, top5, mean_class_accuracy (fractions) and ci95 of top1, over all videos, failed ones included.
 
     Of several labels a video is right when one of its classes comes first, or among the first five, and a class's
-    accuracy is the share of its videos that it is predicted for.
+    accuracy is the share of its videos that it is predicted for. Videos without any class are left out: no class that
+    comes first could be right.
     """
+    table = table.with_class
     if not table.rows:
         return {"top1": None, "top5": None, "mean_class_accuracy": None, "ci95": None}
     recall = _shares(table.truth * table.predicted, table.truth)
@@ -42,6 +44,11 @@ def accuracies(table: VideoTable) -> dict[str, Any]:
         "mean_class_accuracy": _mean(recall),
         "ci95": list(bootstrap_over_groups(table.correct, table.groups)),
     }
+
+
+def mean_average_precision(table: VideoTable) -> float | None:
+    """The mean over classes of their average precision, of the videos that could be read; None without any class."""
+    return _mean(_average_precisions(table.read))
 
 
 def summarise(

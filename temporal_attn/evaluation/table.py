@@ -93,7 +93,15 @@ class VideoTable:
     @cached_property
     def read(self) -> VideoTable:
         """Only the videos that have scores, each of them a number."""
-        kept = np.flatnonzero(self.was_read)
+        return self._only(self.was_read)
+
+    @cached_property
+    def with_class(self) -> VideoTable:
+        """Only the videos that belong to a class: all of them, unless there are several labels."""
+        return self._only(np.asarray(self.truth.any(axis=1)))
+
+    def _only(self, wanted: NDArray[np.bool_]) -> VideoTable:
+        kept = np.flatnonzero(wanted)
         rows = [self.rows[place] for place in kept.tolist()]
         return VideoTable(rows, self.probabilities[kept], self.truth[kept], self.multi_label)
 

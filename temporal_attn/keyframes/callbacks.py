@@ -7,7 +7,6 @@ Both work with a LightningModule whose ``model`` has ``encode_frames`` and ``cla
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -25,20 +24,20 @@ from temporal_attn.keyframes.game import FrameGame
 from temporal_attn.keyframes.inspection import InspectedFrame
 from temporal_attn.keyframes.loggers import log_picture
 from temporal_attn.keyframes.pictures import Image
+from temporal_attn.keyframes.score_shards import ScoreShards, clip_digest
 from temporal_attn.keyframes.scores import resolve_method, score_frames
 from temporal_attn.keyframes.select import Evidence, select_keyframes, state_verdict, weigh_evidence
 from temporal_attn.keyframes.shapley import BUDGET
 from temporal_attn.keyframes.sheets import draw_strip
 from temporal_attn.keyframes.tables import frame_rows, write_parquet
 from temporal_attn.keyframes.time_mixing import EncodedClip, encode_clip
+from temporal_attn.naming import video_names
 from temporal_attn.output import writable_folder
 from temporal_attn.types import UserError, VideoBatch
 
 __all__ = ["KeyframeCallback", "KeyframeWriter"]
 
 log = logging.getLogger(__name__)
-
-SCHEMA = "temporal_attn/keyframes/1"
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,10 +69,13 @@ class KeyframeCallback(pl.Callback):
         resolve_method(method)
         self.clips, self.method, self.topk, self.every_n_epochs = tuple(clips), method, topk, every_n_epochs
         self._seen = 0
+        self._folder = Path()
 
     def on_validation_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Count clips from the first again."""
+        """Count clips from the first again, and find out where the run's folder is."""
         self._seen = 0
+        # Rank zero tells the others: a process that asked by itself would wait for them for ever.
+        self._folder = Path(trainer.log_dir or trainer.default_root_dir)
 
     def on_validation_batch_end(
         self,
@@ -91,13 +93,14 @@ class KeyframeCallback(pl.Callback):
         running = list(range(self._seen, self._seen + size))
         self._seen += size
         index = batch["index"].tolist() if "index" in batch else running
+        names = video_names(batch)
         for row, position in enumerate(index):
             if position not in self.clips:
                 continue
             if "video" not in batch:
                 log.warning("no strip of clip %d: the batch holds cached features and no pictures", position)
                 continue
-            name = batch["video_id"][row] if "video_id" in batch else f"clip_{position}"
+            name = f"clip_{position}" if names is None else names[row]
             self._draw(trainer, pl_module, batch, row, name)
 
     def _draw(self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: VideoBatch, row: int, name: str) -> None:
@@ -113,18 +116,18 @@ class KeyframeCallback(pl.Callback):
             scored.frames,
             _pictures(batch["video"][row, scored.game.players.to(batch["video"].device)]),
         )
-        folder = Path(trainer.log_dir or trainer.default_root_dir)
         tag = f"keyframes/{_safe(name)}"
-        log_picture(trainer.loggers, folder, tag, image, trainer.current_epoch, trainer.global_step)
+        log_picture(trainer.loggers, self._folder, tag, image, trainer.current_epoch, trainer.global_step)
 
 
 class KeyframeWriter(BasePredictionWriter):
     """Frame scores of every video that `Trainer.predict` sees: ``keyframes.parquet``, one row a frame.
 
     Each process appends finished videos to a shard of its own, ``part-00000.jsonl``, from which rank zero makes the
-    table at the end. A run that was stopped is started again with the same arguments, on any number of processes: what
-    is in the shards is not scored again, and no video has two entries. Use ``trainer.predict(...,
-    return_predictions=False)`` for more videos than memory holds.
+    table of this run's videos at the end. A run that was stopped is started again with the same arguments, on any
+    number of processes: a video that is in the shards under its ``video_id``, scored by the same model on the same
+    frames, is not scored again, and no video has two entries. Batches without ``video_id`` are scored in each run anew.
+    Use ``trainer.predict(..., return_predictions=False)`` for more videos than memory holds.
 
     Args:
         folder: Of the shards and the table; null takes ``keyframes`` in the run's folder.
@@ -149,24 +152,18 @@ class KeyframeWriter(BasePredictionWriter):
         self.folder, self.method, self.removal, self.topk = folder, method, removal, topk
         self.budget, self.seed = budget, seed
         self.scored = 0
-        self._place = Path()
-        self._settings = ""
-        self._done: set[str] = set()
+        self._shards: ScoreShards | None = None
         self._tokens: Tensor | None = None
         self._hook: torch.utils.hooks.RemovableHandle | None = None
 
     def on_predict_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Find out what is done already, and that the folder can be written."""
         place = self.folder or str(Path(trainer.default_root_dir) / "keyframes")
-        self._place = writable_folder(place, "KeyframeWriter(folder=...)")
         model = _model_of(pl_module)
-        self._settings = self._digest(model)
-        self._done = {row["id"] for row in self._rows() if row["failed"] is None}
+        folder = writable_folder(place, "KeyframeWriter(folder=...)")
+        self._shards = ScoreShards(folder, trainer.global_rank, self._digest(model, _temperature_of(pl_module)))
         self.scored = 0
-        shard = self._shard(trainer)
-        if shard.exists():  # the line that a stopped process left unfinished must not spoil the next one
-            text = shard.read_text("utf-8")
-            shard.write_text(text[: text.rfind("\n") + 1], "utf-8")
+        trainer.strategy.barrier("shards")  # every process has read what is there before one of them adds to it
         project = getattr(model, "project", None)
         if isinstance(project, nn.Module):
             # The prediction's own tokens pass here, so that the backbone need not see the clip twice.
@@ -194,36 +191,48 @@ class KeyframeWriter(BasePredictionWriter):
         dataloader_idx: int,
     ) -> None:
         """Score the batch's videos that are not done, and append each as soon as it is."""
+        assert self._shards is not None
         model, tokens = _model_of(pl_module), self._tokens
         size = len(batch["features"] if "features" in batch else batch["video"])
-        unnamed: Sequence[object] = batch_indices or [f"{trainer.global_rank}-{batch_idx}-{row}" for row in range(size)]
-        ids = batch.get("video_id") or [str(name) for name in unnamed]
-        with self._shard(trainer).open("a", encoding="utf-8") as shard:
-            for video in batch.get("failed", []):
-                if video["id"] not in self._done:
-                    self._append(shard, {"id": video["id"], "failed": video["reason"]})
-            for row, name in enumerate(ids[:size]):
-                if name in self._done:
-                    continue
-                seen = tokens[row : row + 1] if tokens is not None and len(tokens) == size else None
-                encoded = _calibrated(_encode(model, batch, row, seen), pl_module)
-                scored = _score(encoded, batch, row, self.method, self.topk, self.removal, self.budget, self.seed)
-                document = self._document(name, scored, _class_names(pl_module, scored.game))
-                self._append(shard, {"id": name, "failed": None, "scores": document})
-                self._done.add(name)
-                self.scored += 1
+        for video in batch.get("failed", []):
+            self._shards.append_failed(video["id"], video["reason"])
+        own = video_names(batch)
+        numbers: Sequence[object] = batch_indices or [f"{trainer.global_rank}-{batch_idx}-{row}" for row in range(size)]
+        loader = f"{dataloader_idx}-" if dataloader_idx else ""
+        for row, name in enumerate((own or [f"{loader}{number}" for number in numbers])[:size]):
+            if not self._shards.needs(name, None if own is None else clip_digest(batch, row)):
+                continue
+            seen = tokens[row : row + 1] if tokens is not None and len(tokens) == size else None
+            encoded = _calibrated(_encode(model, batch, row, seen), pl_module)
+            scored = _score(encoded, batch, row, self.method, self.topk, self.removal, self.budget, self.seed)
+            self._shards.append(name, self._document(name, scored, _class_names(pl_module, scored.game)))
+            self.scored += 1
 
     def on_predict_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Make the table on rank zero when all processes are done."""
+        self._unhook()
+        assert self._shards is not None
+        trainer.strategy.barrier("keyframes")
+        every: list[Any] = [(self._shards.seen, self._shards.resumed)] * trainer.world_size
+        if trainer.world_size > 1:
+            torch.distributed.all_gather_object(every, every[0])
+        if not trainer.is_global_zero:
+            return
+        seen = {name: clip for own, _ in every for name, clip in own.items()}
+        if resumed := set[str]().union(*(own for _, own in every)):
+            log.info("frame scores: %d of %d videos were done already", len(resumed), len(seen))
+        videos = self._shards.table(seen)
+        rows = [row for name in sorted(videos) for row in frame_rows(videos[name], name)]
+        write_parquet(rows, self._shards.folder / "keyframes.parquet")
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        """Leave the model as it was where a run stops early."""
+        self._unhook()
+
+    def _unhook(self) -> None:
         if self._hook is not None:
             self._hook.remove()
             self._hook = None
-        trainer.strategy.barrier("keyframes")
-        if not trainer.is_global_zero:
-            return
-        videos = {row["id"]: row["scores"] for row in self._rows() if row["failed"] is None}
-        rows = [row for name in sorted(videos) for row in frame_rows(videos[name], name)]
-        write_parquet(rows, self._place / "keyframes.parquet")
 
     def _keep(self, module: nn.Module, args: tuple[Any, ...]) -> None:
         if self._tokens is None and args[0].ndim == 3:
@@ -252,29 +261,10 @@ class KeyframeWriter(BasePredictionWriter):
             ],
         }
 
-    def _append(self, shard: Any, row: dict[str, Any]) -> None:  # noqa: ANN401
-        shard.write(json.dumps({"schema": SCHEMA, "settings": self._settings, **row}) + "\n")
-        shard.flush()
-
-    def _rows(self) -> list[dict[str, Any]]:
-        """Whole lines of all shards that were made with these settings."""
-        found = []
-        for shard in sorted(self._place.glob("part-*.jsonl")):
-            for line in shard.read_text("utf-8").splitlines():
-                try:
-                    row = json.loads(line)
-                except ValueError:  # unfinished
-                    continue
-                if row.get("settings") == self._settings:
-                    found.append(row)
-        return found
-
-    def _shard(self, trainer: pl.Trainer) -> Path:
-        return self._place / f"part-{trainer.global_rank:05d}.jsonl"
-
-    def _digest(self, model: nn.Module) -> str:
+    def _digest(self, model: nn.Module, temperature: float | None) -> str:
         """Of the weights and of all that decides a score: other settings, other rows."""
-        found = hashlib.sha256(repr((self.method, self.removal, self.topk, self.budget, self.seed)).encode())
+        settings = (self.method, self.removal, self.topk, self.budget, self.seed, temperature)
+        found = hashlib.sha256(repr(settings).encode())
         for name, tensor in sorted(model.state_dict().items()):
             found.update(name.encode())
             found.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
@@ -324,7 +314,9 @@ def _encode(model: Any, batch: VideoBatch, row: int, tokens: Tensor | None) -> E
     if tokens is None:
         with torch.inference_mode():
             tokens = model.encode_cached(batch["features"][row : row + 1]).tokens
-    return EncodedClip(model, cast(Tensor, tokens), chunk=256)
+    # Autocast made the prediction's tokens narrower than the head's weights, and is over by now.
+    dtype = next(parameter.dtype for parameter in model.parameters() if parameter.is_floating_point())
+    return EncodedClip(model, cast(Tensor, tokens).to(dtype), chunk=256)
 
 
 def _calibrated(encoded: EncodedClip, pl_module: pl.LightningModule) -> EncodedClip:
@@ -333,6 +325,11 @@ def _calibrated(encoded: EncodedClip, pl_module: pl.LightningModule) -> EncodedC
     if not isinstance(scoring, Scoring):
         return encoded
     return encoded._replace(temperature=scoring.temperature, multi_label=scoring.multi_label)
+
+
+def _temperature_of(pl_module: pl.LightningModule) -> float | None:
+    temperature = getattr(getattr(pl_module, "scoring", None), "temperature", None)
+    return temperature if isinstance(temperature, float) else None
 
 
 def _model_of(pl_module: pl.LightningModule) -> Any:  # noqa: ANN401

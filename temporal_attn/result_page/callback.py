@@ -64,7 +64,9 @@ class ResultPage(pl.Callback):
         dataset = getattr(getattr(trainer, "datamodule", None), "test_dataset", None)
         if dataset is None:
             return []
-        chosen = mistakes(table)[: self.strips + self.stills]
+        # A batch that does not say where its videos stand gives them numbers that are no place in the data set.
+        placed = [row for row in mistakes(table) if table.rows[row].place < len(dataset)]
+        chosen = placed[: self.strips + self.stills]
         films = [
             Film(row, film_of(dataset, table.rows[row].place, self.frames if place < self.strips else 1))
             for place, row in enumerate(chosen)
