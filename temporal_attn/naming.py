@@ -56,4 +56,4 @@ def _texts(values: Any) -> list[str] | None:  # noqa: ANN401
 
 def _digest(name: str) -> int:
     """Python's own hash differs from process to process."""
-    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big") >> (64 - _BITS)
+    return int.from_bytes(hashlib.sha256(name.encode("utf-8", "surrogatepass")).digest()[:8], "big") >> (64 - _BITS)

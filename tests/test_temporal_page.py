@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from temporal_attn.temporal import build, names, options
+from temporal_attn.temporal import PowerMeanPool, build, names, options
 from temporal_attn.temporal.encoder import POOLS, TemporalEncoder
 from temporal_attn.temporal.positions import POSITIONS
 from temporal_attn.temporal.streaming import StreamingClassifier
@@ -60,10 +60,13 @@ def _mixes(encoder: TemporalEncoder, x: torch.Tensor, mask: torch.Tensor, pts: t
     """Whether clips of two frames tell more than each of their frames does.
 
     A pool of frames as they are has score and value of each frame by itself; then the weights' odds between two frames
-    are the same whatever stands beside them. A maximum takes each channel from a frame as it is.
+    are the same whatever stands beside them. A maximum takes each channel from a frame as it is, and what knows the
+    mean only gives every frame the same weight.
     """
     if encoder.blocks:
         return True
+    if isinstance(encoder.pool, PowerMeanPool):
+        return not torch.allclose(encoder(x, mask, pts)[0], encoder.pool.finish(encoder.norm(x).mean(1)))
     if not hasattr(encoder.pool, "head_weights"):
         return not torch.equal(encoder(x, mask, pts)[0], encoder.norm(x).amax(1))
     heads = encoder.pool.head_weights(encoder.norm(x), mask)
