@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 import pytorch_lightning as pl
 import torch
-from test_module import Clips, Numbered, loader, module, trainer
 from torch.utils.data import DataLoader
 
 from temporal_attn.callbacks import BestCheckpoint, MetricsWriter, PredictionWriter
@@ -21,6 +20,7 @@ from temporal_attn.evaluation.scoring import Scoring, calibrated, fit_temperatur
 from temporal_attn.metrics import VideoScore
 from temporal_attn.module import VideoClassificationModule
 from temporal_attn.types import UserError
+from tests.bright_clips import Clips, Numbered, loader, module, trainer
 
 
 def sampled(videos: int, views: int, temperature: float, seed: int = 0) -> VideoScore:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,50 +12,9 @@ import torch
 from pytorch_lightning.callbacks import EMAWeightAveraging, ModelCheckpoint
 from torch.utils.data import DataLoader
 
-from temporal_attn.callbacks import MetricsWriter
-from temporal_attn.evaluation.recorder import EvaluationRecorder
 from temporal_attn.module import VideoClassificationModule
 from temporal_attn.types import UserError
-
-CLASSES = ["jump", "run"]
-
-
-class Clips(torch.utils.data.Dataset[dict[str, Any]]):
-    """Clips whose class is their brightness: learnable in a few steps. Only video and label, as a stranger's would."""
-
-    def __init__(self, size: int = 16, frames: int = 3, side: int = 32) -> None:
-        generator = torch.Generator().manual_seed(0)
-        self.label = torch.arange(size) % 2
-        noise = torch.randint(0, 60, (size, frames, 3, side, side), generator=generator)
-        self.video = (noise + 150 * self.label[:, None, None, None, None]).to(torch.uint8)
-
-    def __len__(self) -> int:
-        return len(self.label)
-
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        return {"video": self.video[index], "label": self.label[index]}
-
-
-def loader(**options: Any) -> DataLoader[Any]:
-    return DataLoader(Clips(), batch_size=4, **options)
-
-
-def module(**options: Any) -> VideoClassificationModule:
-    settings: dict[str, Any] = {"class_names": CLASSES, "backbone": "test_resnet", "dim": 32, "heads": 4, "depth": 1}
-    return VideoClassificationModule(**{**settings, **options})
-
-
-def trainer(folder: Path, **options: Any) -> pl.Trainer:
-    settings: dict[str, Any] = {
-        "default_root_dir": str(folder),
-        "accelerator": "cpu",
-        "logger": False,
-        "enable_checkpointing": False,
-        "enable_progress_bar": False,
-        "enable_model_summary": False,
-        "num_sanity_val_steps": 0,
-    }
-    return pl.Trainer(**{**settings, **options})
+from tests.bright_clips import CLASSES, Clips, loader, module, trainer
 
 
 def test_learns_and_tests_with_a_plain_loader(tmp_path: Path) -> None:
@@ -349,81 +307,3 @@ def test_predict_gives_a_row_a_video(tmp_path: Path) -> None:
     for row in rows:
         assert sum(row["probabilities"].values()) == pytest.approx(1, abs=1e-5)
         assert row["class"] == max(row["probabilities"], key=row["probabilities"].get)
-
-
-def test_two_processes_test_as_one(tmp_path: Path) -> None:
-    """15 clips on two ranks: the sampler repeats one, the summary counts it once."""
-
-    def summary(folder: str, **options: Any) -> dict[str, Any]:
-        pl.seed_everything(0)
-        run = trainer(tmp_path / folder, callbacks=[MetricsWriter()], **options)
-        run.test(module(), DataLoader(Numbered(size=15), batch_size=4), verbose=False)
-        return json.loads((tmp_path / folder / "metrics.json").read_text())  # type: ignore[no-any-return]
-
-    one = summary("one")
-    assert summary("two", devices=2, strategy="ddp_fork") == one
-    assert sum(map(sum, one["confusion"])) == 15
-    assert one["videos"] == 15
-
-
-@pytest.mark.parametrize("named", ["text", "number"])
-def test_names_make_two_processes_exact(tmp_path: Path, named: str) -> None:
-    """Without an index the name of a video tells which clips are the same; numbers are names too."""
-
-    class Named(Clips):
-        def __getitem__(self, index: int) -> dict[str, Any]:
-            name = f"v{index}" if named == "text" else 1000 + index
-            return {**super().__getitem__(index), "video_id": name, "group": name}
-
-    def summary(folder: str, **options: Any) -> dict[str, Any]:
-        pl.seed_everything(0)
-        run = trainer(tmp_path / folder, callbacks=[MetricsWriter()], **options)
-        run.test(module(), DataLoader(Named(size=15), batch_size=4), verbose=False)
-        return json.loads((tmp_path / folder / "metrics.json").read_text())  # type: ignore[no-any-return]
-
-    one = summary("one")
-    assert one["videos"] == one["groups"] == 15
-    assert summary("two", devices=2, strategy="ddp_fork") == one
-
-
-def test_clips_of_one_name_are_views_of_one_video(tmp_path: Path) -> None:
-    class Views(Clips):
-        def __getitem__(self, index: int) -> dict[str, Any]:
-            return {**super().__getitem__(index), "label": 0, "video_id": f"v{index // 2}"}
-
-    net = module()
-    trainer(tmp_path).test(net, DataLoader(Views(), batch_size=3), verbose=False)
-    with torch.no_grad():
-        probabilities = net.eval().model(Clips().video).logits.softmax(1).view(8, 2, 2).mean(1)
-    assert net.test_table is not None
-    assert net.test_table.probabilities[[row.id == "v5" for row in net.test_table.rows]][0] == pytest.approx(
-        probabilities[5].double().numpy(), abs=1e-5
-    )
-    assert len(net.test_table.rows) == 8
-
-
-def test_clips_without_a_name_on_two_processes_are_warned_of(
-    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def gather(every: list[Any], own: Any) -> None:
-        every[:] = [own] * len(every)
-
-    monkeypatch.setattr(torch.distributed, "all_gather_object", gather)
-    batch: Any = next(iter(loader()))
-    for extra, warnings in (({"video_id": list("abcd")}, 0), ({"index": torch.arange(4)}, 0), ({}, 1)):
-        recorder = EvaluationRecorder(2)
-        for _ in range(2):
-            recorder.forget()
-            recorder.record({**batch, **extra}, torch.zeros(4, 2), torch.arange(4))
-            recorder.merge(1)
-            assert len(caplog.records) == (0 if not recorder._warned else warnings)
-            recorder.merge(2)
-        assert len(caplog.records) == warnings, extra
-
-
-class Numbered(Clips):
-    """Clips that say which video they are: what a loader needs for exact results on several processes."""
-
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        name = f"v{index}"
-        return {**super().__getitem__(index), "index": index, "view_id": 0, "video_id": name, "group": name}

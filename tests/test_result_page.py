@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 import pytorch_lightning as pl
 import torch
-from test_module import Numbered, module, trainer
 from torch.utils.data import DataLoader
 
 from temporal_attn.evaluation import VideoRow, VideoTable, summarise
@@ -21,6 +20,7 @@ from temporal_attn.result_page.curves import find_log, read_curves
 from temporal_attn.result_page.films import film_of
 from temporal_attn.result_page.page import mistakes
 from temporal_attn.types import UserError
+from tests.bright_clips import Numbered, module, trainer
 from tests.browser import Watched, launched, serious_faults
 
 if TYPE_CHECKING:

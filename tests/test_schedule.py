@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader, IterableDataset
 from temporal_attn.module import VideoClassificationModule
 from temporal_attn.schedule import UNKNOWN_STEPS
 from temporal_attn.types import UserError
+from tests.bright_clips import trainer
 
 BATCHES = 6
 
@@ -53,17 +54,7 @@ def rates(folder: Path, data: DataLoader[Any], group: str = "head", **options: A
     net = VideoClassificationModule(
         class_names=["a", "b"], backbone="test_resnet", attention=None, dim=8, heads=2, depth=1, lr=1.0, **chosen
     )
-    run = pl.Trainer(
-        default_root_dir=str(folder),
-        accelerator="cpu",
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        callbacks=[watch],
-        **options,
-    )
-    run.fit(net, data)
+    trainer(folder, callbacks=[watch], **options).fit(net, data)
     return watch.seen
 
 
