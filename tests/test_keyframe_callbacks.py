@@ -19,8 +19,9 @@ from pytorch_lightning.strategies import DDPStrategy
 from torch.utils.data import DataLoader, Dataset
 
 from temporal_attn.keyframes import FrameGame, score_frames
-from temporal_attn.keyframes.callbacks import KeyframeCallback, KeyframeWriter
+from temporal_attn.keyframes.callback import KeyframeCallback
 from temporal_attn.keyframes.loggers import log_picture
+from temporal_attn.keyframes.writer import KeyframeWriter
 from temporal_attn.module import VideoClassificationModule
 from temporal_attn.types import UserError
 

@@ -14,9 +14,10 @@ from temporal_attn.keyframes.select import Evidence, Finding, select_keyframes, 
 
 if TYPE_CHECKING:
     from temporal_attn.keyframes.batch import inspect_videos
-    from temporal_attn.keyframes.callbacks import KeyframeCallback, KeyframeWriter
+    from temporal_attn.keyframes.callback import KeyframeCallback
     from temporal_attn.keyframes.inspect import inspect_video
     from temporal_attn.keyframes.inspection import Inspection
+    from temporal_attn.keyframes.writer import KeyframeWriter
 
 __all__ = [
     "METHODS",
@@ -40,8 +41,8 @@ __all__ = [
 
 _ON_DEMAND = {
     "Inspection": "inspection",
-    "KeyframeCallback": "callbacks",
-    "KeyframeWriter": "callbacks",
+    "KeyframeCallback": "callback",
+    "KeyframeWriter": "writer",
     "inspect_video": "inspect",
     "inspect_videos": "batch",
 }
