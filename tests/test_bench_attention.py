@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from mechanisms import maps
@@ -83,6 +82,10 @@ def test_rows_say_what_was_measured(tmp_path: Path, capsys: pytest.CaptureFixtur
     sums = [row for row in rows if row["scope"] == "sum"]
     assert len(sums) == 3 * 2
     assert sums[0]["shape"] == [list(shape) for shape in attention.STAGES]
+    alone = [row for row in stages if (row["reference"], row["pass"]) == (sums[0]["reference"], sums[0]["pass"])]
+    assert {key: sum(row[key] for row in alone) for key in ("flops", "params")} == {  # all four are in the sum
+        key: sums[0][key] for key in ("flops", "params")
+    }
     for row in rows:
         low, high = row["ratio_ci"]
         assert row["rounds"] == 2
@@ -137,17 +140,18 @@ def test_what_was_measured_outlives_a_failure(tmp_path: Path, monkeypatch: pytes
     assert list(json.loads(path.read_text())["parts"]) == ["cbam"]
 
 
-@pytest.mark.usefixtures("tiny_stages")
-def test_a_sum_adds_what_its_stages_took_in_each_round():
-    kind = {"mode": "eager", "reference_mode": "eager", "pass": "forward"}
-    shared = {"shape": [1], "flops": 3, "params": 5} | kind
-    one, two = np.array([1.0, 2.0]), np.array([10.0, 30.0, 500.0])  # a round that only one has does not count
-    pairs = [attention._Pair(shared, ours, 2 * ours) for ours in (one, two)]
-    alone = attention._Pair(shared | {"mode": "compiled"}, one, one)  # one stage only: no sum
-    (total,) = attention._sums([*pairs, alone], stages=2)
-    np.testing.assert_array_equal(total.ours, [11, 32])
-    np.testing.assert_array_equal(total.theirs, [22, 64])
-    assert total.row == {"scope": "sum", "shape": [[1], [1]], "flops": 6, "params": 10} | kind
+def test_all_stages_are_one_module_with_a_map_each():
+    maps_of_stages = [maps(2, 32, 8, 8), maps(2, 64, 4, 4)]
+    found = [references("cbam", x.shape[1])[0] for x in maps_of_stages]
+    ours, theirs = (attention._Stages([getattr(reference, who) for reference in found]) for who in ("ours", "theirs"))
+    with torch.no_grad():
+        got, expected = ours(*maps_of_stages), theirs(*maps_of_stages)
+        assert [tuple(y.shape) for y in got] == [tuple(x.shape) for x in maps_of_stages]
+        for y, same, reference, x in zip(got, expected, found, maps_of_stages, strict=True):
+            torch.testing.assert_close(y, reference.ours(x))
+            torch.testing.assert_close(y, same, atol=1e-4, rtol=1e-4)
+    with pytest.raises(ValueError, match="zip"):
+        ours(maps_of_stages[0])
 
 
 @pytest.mark.usefixtures("tiny_stages")

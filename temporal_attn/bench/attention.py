@@ -7,7 +7,6 @@ ResNet-50 for 8 frames of 224² where a mechanism goes into every stage, and tho
 from __future__ import annotations
 
 import sys
-from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any, NamedTuple
@@ -122,43 +121,67 @@ def _chosen(argument: str, wanted: Sequence[str] | None, known: Sequence[str]) -
     return list(known if wanted is None else wanted)
 
 
+class _Stages(nn.Module):
+    """Modules that each have a map of their own, as the stages of a net have; compiled, they are one graph as there."""
+
+    def __init__(self, modules: Sequence[nn.Module]) -> None:
+        super().__init__()
+        self.stages = nn.ModuleList(modules)
+
+    def forward(self, *maps: Tensor) -> list[Tensor]:
+        return [stage(x) for stage, x in zip(self.stages, maps, strict=True)]
+
+
 def _mechanism_rows(name: str, modes: Sequence[str], effort: _Effort) -> Iterator[dict[str, Any]]:
-    """Rows of one mechanism: each of its references at each stage, and the sum over all four."""
+    """Rows of one mechanism: each of its references at each stage, and at all four."""
     torch.manual_seed(effort.seed)
     stages = STAGES if name in _EVERY_STAGE else STAGES[2:3]
     sources = [reference.source for reference in references(name, STAGES[0][1])]
     for place, source in enumerate(sources):
-        pairs: list[_Pair] = []
         narrow = _NARROW.get(f"{source} {name}")
-        for shape in stages if narrow is None else [narrow]:
-            print(f"{name} against {source}, {shape}", file=sys.stderr)
-            reference = references(name, shape[1])[place]
-            x = torch.randn(shape).contiguous(memory_format=torch.channels_last)
+        shapes = stages if narrow is None else (narrow,)
+        found = [references(name, shape[1])[place] for shape in shapes]
+        maps = [torch.randn(shape).contiguous(memory_format=torch.channels_last) for shape in shapes]
+        for reference, x in zip(found, maps, strict=True):
+            print(f"{name} against {source}, {tuple(x.shape)}", file=sys.stderr)
             _check_equal(name, reference, x)
-            pairs += _stage_pairs(name, reference, x, modes, effort)
-        yield from (_finished(pair, effort.seed) for pair in pairs)
-        if len(stages) > 1:
-            yield from (_finished(pair, effort.seed) for pair in _sums(pairs, len(stages)))
+            yield from _rows(name, [reference], [x], modes, effort)
+        if len(shapes) > 1:
+            print(f"{name} against {source}, all stages", file=sys.stderr)
+            yield from _rows(name, found, maps, modes, effort)
 
 
-def _stage_pairs(name: str, reference: Reference, x: Tensor, modes: Sequence[str], effort: _Effort) -> Iterator[_Pair]:
-    row = _row(name, reference.source, reference.ours, x) | {"scope": "stage"}
-    has_twin, middle = reference.source != "literal", x.shape in (STAGES[2], *_NARROW.values())
+def _rows(
+    name: str, found: Sequence[Reference], maps: Sequence[Tensor], modes: Sequence[str], effort: _Effort
+) -> Iterator[dict[str, Any]]:
+    """Rows of one stage, or of all of them one after the other."""
+    source = found[0].source
+    ours, theirs = (_Stages([getattr(reference, who) for reference in found]) for who in ("ours", "theirs"))
+    row = _row(name, source, ours, maps)
+    row |= {"scope": "stage", "shape": row["shape"][0]} if len(maps) == 1 else {"scope": "sum"}
+    middle = [tuple(x.shape) for x in maps] in ([STAGES[2]], *([narrow] for narrow in _NARROW.values()))
+    has_twin = source != "literal"
     shown = [mode for mode in modes if mode == "eager" or (has_twin and (middle or name == "cbam"))]
-    yield from _timed(row, reference.ours, reference.theirs, x, shown, effort)
+    for pair in _timed(row, ours, theirs, maps, shown, effort):
+        yield _finished(pair, effort.seed)
     for mode in modes:
         if mode == "eager" or (has_twin and middle):
-            yield _timed_training(row, reference, x, mode, effort)
+            yield _finished(_timed_training(row, ours, theirs, maps, mode, effort), effort.seed)
 
 
 def _timed(
-    row: dict[str, Any], ours: nn.Module, theirs: nn.Module, x: Tensor, modes: Sequence[str], effort: _Effort
+    row: dict[str, Any],
+    ours: nn.Module,
+    theirs: nn.Module,
+    maps: Sequence[Tensor],
+    modes: Sequence[str],
+    effort: _Effort,
 ) -> Iterator[_Pair]:
     """Forward passes of both in each mode, all in turns; compiled ours also stands against the eager reference."""
     calls: dict[str, Callable[[], object]] = {}
     for mode in modes:
         for who, module in (("ours", ours), ("theirs", theirs)):
-            calls[f"{who} {mode}"] = partial(_in_mode(mode, module), x)
+            calls[f"{who} {mode}"] = partial(_in_mode(mode, module), *maps)
     torch.compiler.reset()  # code of the shapes before would count against the limit of recompilations
     times = interleave(calls, effort.rounds, effort.seed, torch.no_grad(), effort.seconds)
     for mode in modes:
@@ -168,38 +191,27 @@ def _timed(
                 yield _Pair(row | kind, times[f"ours {mode}"], times[f"theirs {other}"])
 
 
-def _timed_training(row: dict[str, Any], reference: Reference, x: Tensor, mode: str, effort: _Effort) -> _Pair:
-    leaf, upstream = x.clone().requires_grad_(), torch.randn_like(x)
+def _timed_training(
+    row: dict[str, Any], ours: _Stages, theirs: _Stages, maps: Sequence[Tensor], mode: str, effort: _Effort
+) -> _Pair:
+    leaves = [x.clone().requires_grad_() for x in maps]
+    upstream = [torch.randn_like(x) for x in maps]
 
-    def step(module: nn.Module, call: Callable[[Tensor], Tensor]) -> None:
-        torch.autograd.backward(call(leaf), upstream)
-        leaf.grad = None
+    def step(module: nn.Module, call: Callable[..., list[Tensor]]) -> None:
+        torch.autograd.backward(call(*leaves), upstream)
+        for leaf in leaves:
+            leaf.grad = None
         module.zero_grad()
 
     torch.compiler.reset()
-    both = {"ours": reference.ours, "theirs": reference.theirs}
-    calls = {who: partial(step, module, _in_mode(mode, module)) for who, module in both.items()}
+    calls = {who: partial(step, module, _in_mode(mode, module)) for who, module in (("ours", ours), ("theirs", theirs))}
     times = interleave(calls, effort.rounds, effort.seed, torch.enable_grad(), effort.seconds)
     kind = {"mode": mode, "reference_mode": mode, "pass": "forward+backward"}
     return _Pair(row | kind, times["ours"], times["theirs"])
 
 
-def _in_mode(mode: str, module: nn.Module) -> Callable[[Tensor], Tensor]:
+def _in_mode(mode: str, module: nn.Module) -> Callable[..., Any]:
     return torch.compile(module, dynamic=False) if mode == "compiled" else module
-
-
-def _sums(pairs: Sequence[_Pair], stages: int) -> Iterator[_Pair]:
-    """Sums over the stages, round by round, of the comparisons that every stage has, over the rounds that all have."""
-    kinds: dict[tuple[str, ...], list[_Pair]] = defaultdict(list)
-    for pair in pairs:
-        kinds[tuple(pair.row[key] for key in ("mode", "reference_mode", "pass"))].append(pair)
-    for same in kinds.values():
-        if len(same) == stages:
-            row = same[0].row | {"scope": "sum", "shape": [pair.row["shape"] for pair in same]}
-            row |= {key: sum(pair.row[key] for pair in same) for key in ("flops", "params")}
-            rounds = min(len(pair.ours) for pair in same)
-            ours, theirs = ([getattr(pair, who)[:rounds] for pair in same] for who in ("ours", "theirs"))
-            yield _Pair(row, np.sum(ours, 0), np.sum(theirs, 0))
 
 
 def _net_rows(modes: Sequence[str], effort: _Effort) -> Iterator[dict[str, Any]]:
@@ -214,24 +226,24 @@ def _net_rows(modes: Sequence[str], effort: _Effort) -> Iterator[dict[str, Any]]
     insert_attention(attended, "cbam", at="norm", gate="sigmoid").eval()
     plain, attended = (net.to(memory_format=torch.channels_last) for net in (plain, attended))
     x = torch.randn(IMAGES).contiguous(memory_format=torch.channels_last)
-    row = _row("cbam", "resnet50", attended, x) | {"scope": "net"}
+    row = _row("cbam", "resnet50", attended, [x]) | {"scope": "net", "shape": list(x.shape)}
     for mode in modes:  # in one mode at a time: eager against compiled would compare the convolutions
-        for pair in _timed(row, attended, plain, x, [mode], effort):
+        for pair in _timed(row, attended, plain, [x], [mode], effort):
             yield _finished(pair, effort.seed)
 
 
-def _row(name: str, source: str, module: nn.Module, x: Tensor) -> dict[str, Any]:
+def _row(name: str, source: str, module: nn.Module, maps: Sequence[Tensor]) -> dict[str, Any]:
     """What a row says of who is compared; flops count matrix products and convolutions, a multiply-add as two."""
     counter = FlopCounterMode(display=False)
     # Fused attention on a CPU is not counted; in the plain form its two matrix products are.
     with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), counter:
-        module(x)
+        module(*maps)
     return {
         "name": name,
         "reference": source,
-        "dtype": str(x.dtype).removeprefix("torch."),
+        "dtype": str(maps[0].dtype).removeprefix("torch."),
         "layout": "channels_last",
-        "shape": list(x.shape),
+        "shape": [list(x.shape) for x in maps],
         "flops": counter.get_total_flops(),
         "params": sum(parameter.numel() for parameter in module.parameters()),
     }
