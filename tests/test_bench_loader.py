@@ -12,6 +12,8 @@ import yaml
 from datamodules.dataset import DecodedClips
 from temporal_attn.bench import loader
 from temporal_attn.bench.loader import bench_loader
+from temporal_attn.bench.loader_changes import changes_of
+from temporal_attn.bench.loader_steps import TrainingSteps
 from temporal_attn.experiment import load_experiment
 from temporal_attn.types import UserError
 
@@ -62,8 +64,8 @@ def test_where_the_time_goes(config, tmp_path, capsys):
 
 
 def test_changes_are_made_and_taken_back(config, tmp_path):
-    bench = loader._Bench(load_experiment(config, ["--trainer.max_epochs=0"]), 1)
-    changes = {change.name: change for change in loader._changes(bench, tmp_path)}
+    bench = TrainingSteps(load_experiment(config, ["--trainer.max_epochs=0"]), 1)
+    changes = {change.name: change for change in changes_of(bench, tmp_path)}
     source = bench.dataset.source
     assert isinstance(source, DecodedClips)
     opener, weight = source.open_video, bench.model.backbone.net.conv1[0].weight
@@ -86,7 +88,7 @@ def test_changes_are_made_and_taken_back(config, tmp_path):
 
 @pytest.mark.slow
 def test_workers_are_compared(config):
-    bench = loader._Bench(load_experiment(config, ["--trainer.max_epochs=0"]), 2)
+    bench = TrainingSteps(load_experiment(config, ["--trainer.max_epochs=0"]), 2)
     row = loader._compare_workers(bench, 1, rounds=1)
     assert row["change"] == "1 workers"
     assert row["step_ms"] > 0
