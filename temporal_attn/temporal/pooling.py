@@ -273,7 +273,9 @@ class PowerMeanPool(nn.Module):
         wide = mean.to(_wide(mean))
         # The slope of a power is infinite at zero; shifted by ε it is not, and zero stays zero.
         evened = wide.sign() * ((wide.abs() + _EPSILON) ** self.power - _EPSILON**self.power)
-        return self.norm(evened[..., None, None])[..., 0, 0].to(mean.dtype)  # type: ignore[no-any-return]
+        # The statistics of a net that was cast to half precision are in half precision too.
+        own = evened.to(next(self.norm.buffers()).dtype)
+        return self.norm(own[..., None, None])[..., 0, 0].to(mean.dtype)  # type: ignore[no-any-return]
 
     def extra_repr(self) -> str:
         """Show the power when the net is printed."""
