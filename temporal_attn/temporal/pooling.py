@@ -194,7 +194,7 @@ class ClassTokenPool(nn.Module):
         what it gives to itself, as the mean over heads; they sum to 1 (0 for a clip without frames).
 
     Raises:
-        ValueError: heads does not divide dim.
+        ValueError: heads does not divide dim, or the MLP has no width.
     """
 
     def __init__(self, dim: int, heads: int, mlp_ratio: float = 2.0) -> None:
@@ -210,6 +210,8 @@ class ClassTokenPool(nn.Module):
         self.out = nn.Linear(dim, dim)
         self.norm2 = nn.LayerNorm(dim)
         hidden = int(dim * mlp_ratio)
+        if hidden < 1:
+            raise ValueError(f"mlp_ratio={mlp_ratio} leaves nothing of dim={dim}")
         self.mlp = nn.Sequential(nn.Linear(dim, hidden), nn.GELU(), nn.Linear(hidden, dim))
         for last in (self.query, self.out, self.mlp[-1]):
             assert isinstance(last, nn.Linear)
