@@ -145,6 +145,14 @@ def test_a_film_is_spread_over_the_real_frames():
     assert film_of([{"features": video}], 0, 6) == []
 
 
+def test_a_data_set_of_a_stranger_has_a_page_without_films():
+    """Its loader may make clips of tuples, or of frames in another order; the test is over when the page is written."""
+    video = torch.zeros(8, 3, 16, 16, dtype=torch.uint8)
+    items = [(video, 1), video, {"video": video.permute(0, 2, 3, 1)}, {"video": video[:, :1]}, {"video": video[0]}]
+    assert [film_of([item], 0, 6) for item in items] == [[]] * 5
+    assert len(film_of([{"video": video, "mask": [True] * 8}], 0, 6)) == 6
+
+
 def test_the_callback_writes_the_page(tmp_path: Path):
     class Data(pl.LightningDataModule):
         test_dataset = Numbered(size=15)
