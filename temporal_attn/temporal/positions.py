@@ -17,7 +17,7 @@ __all__ = ["POSITIONS", "LearnedPosition", "RelativeTime", "RotaryTime", "Sinuso
 POSITIONS = ("none", "sinusoidal", "rotary", "learned", "relative")
 
 
-class _Seconds(nn.Module):
+class _Periods(nn.Module):
     """Angular frequencies of geometric periods; a cast of the net around them moves them and does not round them.
 
     bfloat16 has eight bits: a minute into a clip the fastest rotation would be off by whole turns.
@@ -29,7 +29,7 @@ class _Seconds(nn.Module):
         super().__init__()
         self.register_buffer("frequency", _frequencies(count, min_period, max_period), persistent=False)
 
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> _Seconds:
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> _Periods:
         exact = self.frequency
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         if not exact.is_meta:
@@ -37,7 +37,7 @@ class _Seconds(nn.Module):
         return self
 
 
-class RotaryTime(_Seconds):
+class RotaryTime(_Periods):
     """Rotates queries and keys by angles proportional to their frames' seconds.
 
     Attention between two frames then depends on the time between them, not on when they were.
@@ -75,7 +75,7 @@ class RotaryTime(_Seconds):
         return torch.cat((first * cos - second * sin, first * sin + second * cos), dim=-1)
 
 
-class SinusoidalTime(_Seconds):
+class SinusoidalTime(_Periods):
     """Sines and cosines of the seconds since the clip began, at geometric frequencies.
 
     Paper: Vaswani et al., "Attention Is All You Need", NIPS 2017. https://arxiv.org/abs/1706.03762
