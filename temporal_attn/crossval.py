@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import statistics
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
+from datamodules.atomic import write_atomically
 from datamodules.base import VideoDataModule
 from datamodules.records import Account, Catalogue, RecordTable
 from datamodules.records.splits import fold_by_groups, split_by_groups
 from temporal_attn.evaluation.calibration import calibration_interval, reliability
 from temporal_attn.evaluation.intervals import Array, draw_groups, sums_by_group
 from temporal_attn.evaluation.predictions import has_class, is_right, read_judged
-from temporal_attn.lightning_cli import TemporalCLI, run
+from temporal_attn.lightning_cli import TemporalCLI, is_unsound, run
 from temporal_attn.output import writable_folder
 from temporal_attn.types import UserError
 
@@ -39,7 +41,8 @@ def crossval(
 ) -> int:
     """Train and test an experiment on every fold.
 
-    A fold that has been tested already is not run again, so that a second call goes on where the first was stopped.
+    A fold that has been tested already is not run again, so that a second call goes on where the first was stopped;
+    one of whose videos too many could not be read is tested again.
 
     Args:
         config: YAML of `temporal-attn fit`; of several, later ones go before earlier ones.
@@ -59,13 +62,21 @@ def crossval(
         raise UserError(f"k is {k}; a cross-validation has 2 folds or more")
     files = [config] if isinstance(config, str) else config
     words = [options] if isinstance(options, str) else options or []
-    settings = {"config": files, "folds": folds, "k": _OFFICIAL if folds == "official" else k, "options": words}
+    settings: dict[str, Any] = {
+        "config": files,
+        "folds": folds,
+        "k": _OFFICIAL if folds == "official" else k,
+        "options": words,
+    }
+    settings["config_sha256"] = [_digest(file) for file in files]
     folder = writable_folder(out, "--out")
     _claim(folder / _SETTINGS, settings)
     given = [*(f"--config={file}" for file in files), *(f"--{option}" for option in words)]
-    runs = [folder / f"fold-{number}" for number in range(1, int(str(settings["k"])) + 1)]
+    runs = [folder / f"fold-{number}" for number in range(1, settings["k"] + 1)]
     for number, own in enumerate(runs, start=1):
-        if (own / "metrics.json").is_file():
+        tested = own / "metrics.json"
+        is_trained = tested.is_file()
+        if is_trained and not is_unsound(json.loads(tested.read_text(encoding="utf-8"))):
             continue
         place = [*given, f"--trainer.default_root_dir={own}"]
         if folds == "official":
@@ -74,7 +85,8 @@ def crossval(
         else:
             program = _folding(k, number)
         best = own / "checkpoints" / "best.ckpt"
-        status = run(["fit", *place], program) or run(["test", *place, f"--ckpt_path={best}"], program)
+        status = 0 if is_trained else run(["fit", *place], program)
+        status = status or run(["test", *place, f"--ckpt_path={best}"], program)
         if status:
             return status
     result = {"schema": SCHEMA, **settings, **pool(runs)}
@@ -93,35 +105,36 @@ def pool(runs: Sequence[Path]) -> dict[str, Any]:
     Returns:
         top1, its mean over folds, their standard deviation and its interval by bootstrap over the groups of all folds;
         mean_class_accuracy, map and nll as means; ece of all videos together, with its interval; train_s in all; and
-        the folds' own figures.
+        the folds' own figures. What a fold has no figure for is the mean over the others, and None without any.
     """
     metrics = [json.loads((run / "metrics.json").read_text(encoding="utf-8")) for run in runs]
     rows = [read_judged(run) for run in runs]
     judged = [[row for row in own if has_class(row)] for own in rows]
     right = [np.array([float(is_right(row)) for row in own]) for own in judged]
     groups = [[str(row["group"]) for row in own] for own in judged]
-    read = [
-        (max(row["probabilities"].values()), float(is_right(row)), str(row["group"]))
-        for own in rows
-        for row in own
-        if row["probabilities"] is not None
-    ]
-    confidence, hits = (np.array(column) for column in list(zip(*read, strict=True))[:2])
-    top1 = [one["top1"] for one in metrics]
+    read = [row for own in rows for row in own if row["probabilities"] is not None]
+    confidence = np.array([max(row["probabilities"].values()) for row in read])
+    hits = np.array([float(is_right(row)) for row in read])
+    top1 = [one["top1"] for one in metrics if one["top1"] is not None]
     seconds = [one["train_s"] for one in metrics]
     keys = ("top1", "top5", "mean_class_accuracy", "map", "ece", "nll", "temperature", "train_s", "videos", "groups")
     return {
         "top1": {
-            "mean": statistics.fmean(top1),
-            "std": statistics.stdev(top1),
-            "ci95": list(mean_of_folds_interval(right, groups)),
+            "mean": _mean(top1),
+            "std": statistics.stdev(top1) if len(top1) > 1 else None,
+            "ci95": list(mean_of_folds_interval(right, groups)) if top1 else None,
         },
-        **{key: statistics.fmean(one[key] for one in metrics) for key in ("mean_class_accuracy", "map", "nll")},
-        "ece": reliability(confidence, hits).ece,
-        "ece_ci95": list(calibration_interval(confidence, hits, [group for _, _, group in read])),
+        **{key: _mean(one[key] for one in metrics) for key in ("mean_class_accuracy", "map", "nll")},
+        "ece": reliability(confidence, hits).ece if read else None,
+        "ece_ci95": list(calibration_interval(confidence, hits, [str(row["group"]) for row in read])) if read else None,
         "train_s": None if None in seconds else sum(seconds),
         "results": [{"fold": n, **{key: one[key] for key in keys}} for n, one in enumerate(metrics, start=1)],
     }
+
+
+def _mean(values: Iterable[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return statistics.fmean(known) if known else None
 
 
 def mean_of_folds_interval(
@@ -194,6 +207,12 @@ def _folding(folds: int, fold: int) -> type[TemporalCLI]:
     return FoldedCLI
 
 
+def _digest(file: str) -> str | None:
+    """What a file holds; None where there is none, which the program says better."""
+    path = Path(file)
+    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else None
+
+
 def _claim(path: Path, settings: dict[str, Any]) -> None:
     """Remember whose folds lie here.
 
@@ -204,14 +223,19 @@ def _claim(path: Path, settings: dict[str, Any]) -> None:
         raise UserError(
             f"{path.parent}: holds the folds of other settings, see {path}; choose another folder with --out"
         )
-    path.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+    write_atomically(path, (json.dumps(settings, indent=2) + "\n").encode())
 
 
 def _print(result: dict[str, Any]) -> None:
     print("fold   top-1  mean class    ECE  videos  groups")
     for row in result["results"]:
-        figures = f"{row['top1']:6.1%}  {row['mean_class_accuracy']:10.1%}  {row['ece']:5.1%}"
+        figures = f"{_percent(row['top1']):>6}  {_percent(row['mean_class_accuracy']):>10}  {_percent(row['ece']):>5}"
         print(f"{row['fold']:>4}  {figures}  {row['videos']:>6}  {row['groups']:>6}")
     top1 = result["top1"]
-    low, high = (f"{end:.1%}" for end in top1["ci95"])
-    print(f"mean {top1['mean']:.1%} ± {top1['std']:.1%}, 95 % interval {low} to {high}; ECE {result['ece']:.1%}")
+    low, high = (_percent(end) for end in top1["ci95"] or (None, None))
+    found = f"mean {_percent(top1['mean'])} ± {_percent(top1['std'])}, 95 % interval {low} to {high}"
+    print(f"{found}; ECE {_percent(result['ece'])}")
+
+
+def _percent(share: float | None) -> str:
+    return "–" if share is None else f"{share:.1%}"

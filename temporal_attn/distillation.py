@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -120,16 +120,13 @@ class StoredTeacher:
 
     def __init__(self, path: str, class_names: Sequence[str]) -> None:
         self.path = path
-        rows = _read(path)
+        rows = _read(path, class_names)
         self._failed = {name for name, probabilities in rows.items() if probabilities is None}
         known = {name: row for name, row in rows.items() if row is not None}
         if not known:
             raise UserError(f"teacher {path}: holds no prediction")
-        for row in known.values():
-            class_order(list(row), class_names, path)
         self._rows = {name: number for number, name in enumerate(known)}
-        table = [[row[name] for name in class_names] for row in known.values()]
-        self._probabilities = torch.tensor(table, dtype=torch.float32)
+        self._probabilities = torch.stack(list(known.values()))
 
     def match(self, ids: Iterable[str], paths: Iterable[str]) -> None:
         """Find the training videos before the training: by id, or by file, which is what prediction on files stores.
@@ -199,20 +196,25 @@ def find_teacher(path: str, class_names: Sequence[str], records: Any = None) -> 
     return teacher
 
 
-def _read(path: str) -> dict[str, Mapping[str, float] | None]:
-    """Probabilities by class name for each video, None where it could not be read.
+def _read(path: str, class_names: Sequence[str]) -> dict[str, Tensor | None]:
+    """Probabilities (K,) for each video, None where it could not be read.
+
+    Row by row, because a data set of hundreds of classes has more of them than fit into memory as dicts.
 
     Raises:
-        UserError: The file does not exist, or a line is not such a row.
+        UserError: The file does not exist, a line is not such a row, or its classes are others.
     """
-    rows: dict[str, Mapping[str, float] | None] = {}
+    rows: dict[str, Tensor | None] = {}
+    wanted = set(class_names)
     try:
         with Path(path).open(encoding="utf-8") as file:
             for number, line in enumerate(file, 1):
                 try:
                     row = json.loads(line)
-                    probabilities = row["probabilities"]
-                    rows[row["video_id"]] = None if probabilities is None else dict(probabilities)
+                    said = None if row["probabilities"] is None else dict(row["probabilities"])
+                    if said is not None and said.keys() != wanted:
+                        class_order(list(said), class_names, path)
+                    rows[row["video_id"]] = None if said is None else _finite([said[name] for name in class_names])
                 except (KeyError, TypeError, ValueError):
                     raise UserError(
                         f"teacher {path}: line {number} has no video_id and probabilities by class name; give a "
@@ -223,3 +225,15 @@ def _read(path: str) -> dict[str, Mapping[str, float] | None]:
     except UnicodeDecodeError:
         raise UserError(f"teacher {path}: is no text; give a predictions.jsonl, or a .ckpt") from None
     return rows
+
+
+def _finite(values: Sequence[float]) -> Tensor:
+    """Numbers as float32.
+
+    Raises:
+        ValueError: One of them is none.
+    """
+    found = torch.tensor(values, dtype=torch.float32)
+    if not found.isfinite().all():
+        raise ValueError("not finite")
+    return found

@@ -71,7 +71,8 @@ def predict_video(loaded: LoadedClassifier, path: str | Path, reader: str = "aut
 
     Returns:
         video, class, probabilities by class name, and frames: each with its seconds (pts) and weight; abstained, where
-        the checkpoint has a threshold.
+        the checkpoint has a threshold. Where the model's scores are no numbers, class and probabilities are None, and
+        failed says so.
 
     Raises:
         VideoError: The file cannot be read.
@@ -88,7 +89,7 @@ def predict_video(loaded: LoadedClassifier, path: str | Path, reader: str = "aut
     real = clip["mask"][0].tolist()
     return {
         "video": str(path),
-        **{key: value for key, value in said.items() if key not in ("video_id", "failed")},
+        **{key: value for key, value in said.items() if key != "video_id" and (key, value) != ("failed", None)},
         "frames": [
             {"pts": second, "weight": weight}
             for second, weight, is_real in zip(clip["pts"][0].tolist(), weights, real, strict=True)

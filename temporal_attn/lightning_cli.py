@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import warnings
+from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -128,10 +129,19 @@ def run(words: list[str], program: type[TemporalCLI] | None = None) -> int:
     return _report(cli, metrics, predictions, page)
 
 
+def is_unsound(summary: Mapping[str, Any]) -> bool:
+    """Whether more videos of a test could not be read than a test may leave out.
+
+    Args:
+        summary: What ``metrics.json`` holds.
+    """
+    return bool(len(summary["failed"]) > max(TOLERATED, TOLERATED_SHARE * summary["videos"]))
+
+
 def _report(cli: LightningCLI, metrics: MetricsWriter, predictions: PredictionWriter, page: ResultPage) -> int:
     summary: dict[str, Any] | None = getattr(cli.model, "test_summary", None)
     status = 0
-    if summary is not None and len(summary["failed"]) > max(TOLERATED, TOLERATED_SHARE * summary["videos"]):
+    if summary is not None and is_unsound(summary):
         print(
             f"temporal-attn: error: {len(summary['failed'])} of {summary['videos']} videos could not be read; "
             "metrics.json names them",
@@ -140,8 +150,8 @@ def _report(cli: LightningCLI, metrics: MetricsWriter, predictions: PredictionWr
         status = 1
     if predictions.failed:
         print(
-            f"temporal-attn: error: {predictions.failed} of {predictions.rows} videos could not be read; "
-            "predictions.jsonl names them",
+            f"temporal-attn: error: {predictions.failed} of {predictions.rows} videos have no prediction; "
+            "predictions.jsonl says why",
             file=sys.stderr,
         )
         status = 1

@@ -6,6 +6,7 @@ index means the same as its one-hot row. What is mixed costs the mean of both la
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
@@ -123,7 +124,7 @@ class FocalLoss(CrossEntropy):
         self, gamma: float = 2.0, label_smoothing: float = 0.0, class_weights: Sequence[float] | None = None
     ) -> None:
         super().__init__(label_smoothing, class_weights)
-        if gamma < 0:
+        if not gamma >= 0:
             raise ValueError(f"gamma of the focal loss must not be negative, got {gamma}")
         self.gamma = gamma
 
@@ -270,8 +271,10 @@ def build(
             f"{wanted} needs the number of training videos of each of the {num_classes} classes: give class_counts"
         )
     weights = _weights(name, class_weights, counts)
-    if weights is not None and (len(weights) != num_classes or min(weights) < 0):
-        raise ValueError(f"class_weights must be {num_classes} numbers, none of them negative, got {weights}")
+    if weights is not None and (len(weights) != num_classes or not all(0 <= weight < math.inf for weight in weights)):
+        raise ValueError(
+            f"class_weights must be {num_classes} numbers, none of them negative or infinite, got {weights}"
+        )
     return _LOSSES[name](_Settings(label_smoothing, weights, counts, focal_gamma))
 
 

@@ -185,6 +185,8 @@ class VideoClassifier(nn.Module):
 
     def _encode(self, clips: Tensor, mask: Tensor | None, *, cached: bool, maps: bool = False) -> FrameFeatures:
         """Tokens (B, T, C') of real frames; padding costs nothing and stays out of batch statistics."""
+        if not cached and (clips.ndim != 5 or clips.shape[2] != 3 * self.backbone.streams):
+            raise ValueError(f"a video is (B, T, {3 * self.backbone.streams}, H, W), got {tuple(clips.shape)}")
         real = torch.ones(clips.shape[:2], dtype=torch.bool, device=clips.device) if mask is None else mask
         whole = mask is None or bool(mask.all())
         frames = clips.flatten(0, 1) if whole else clips[real]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,9 +41,9 @@ class Dimension:
     choices: tuple[Any, ...] = ()
 
     def __post_init__(self) -> None:
-        is_range = self.low is not None and self.high is not None and self.low <= self.high
+        is_range = self.low is not None and self.high is not None and -math.inf < self.low <= self.high < math.inf
         if is_range == bool(self.choices):
-            raise UserError(f"space: {self.name} needs either low and high, low the smaller one, or choices")
+            raise UserError(f"space: {self.name} needs either low and high, finite and low the smaller, or choices")
         if self.log and (self.low is None or self.low <= 0):
             raise UserError(f"space: {self.name} can only be logarithmic with low above 0")
 

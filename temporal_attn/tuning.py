@@ -10,6 +10,7 @@ import csv
 import io
 import json
 import logging
+import math
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -58,8 +59,9 @@ class PruneHopeless(pl.Callback):
 
     @property
     def best(self) -> float:
-        """The best value, which is that of best.ckpt."""
-        return max(self.values) if self.mode == "max" else min(self.values)
+        """The best value, which is that of best.ckpt; NaN where none is a number."""
+        numbers = [value for value in self.values if not math.isnan(value)]
+        return (max if self.mode == "max" else min)(numbers, default=math.nan)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Report, and stop."""
@@ -123,12 +125,24 @@ def tune(
     words = [options] if isinstance(options, str) else options or []
     for name in ("pytorch_lightning", "lightning_fabric"):  # what every trial would say again
         logging.getLogger(name).setLevel(logging.WARNING)
+
+    def attempt(trial: optuna.Trial) -> float:
+        try:
+            value = _fit(trial, dimensions, files, words, metric, mode)
+        except (UserError, RuntimeError) as error:
+            if _finished(search):  # else the error ends the search, and is told there
+                log.warning("trial %d: %s", trial.number, " ".join(str(error).split()) or type(error).__name__)
+            raise
+        if math.isnan(value):
+            log.warning("trial %d: %s was never a number", trial.number, metric)
+        return value
+
     failed = 0
     while len(_finished(search)) < trials:
         # The first trial that fails shows wrong use; later ones that this setting does not work.
         tolerated = (UserError, RuntimeError) if _finished(search) else ()
         try:
-            search.optimize(lambda trial: _fit(trial, dimensions, files, words, metric, mode), 1, catch=tolerated)
+            search.optimize(attempt, 1, catch=tolerated)
         except SIGTERMException:
             print("temporal-attn: error: terminated before the end; run again to go on", file=sys.stderr)
             return 143

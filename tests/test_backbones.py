@@ -256,6 +256,15 @@ def _of_another_width(path: Path) -> None:
     torch.save(state, path)
 
 
+def _of_numbers(path: Path) -> None:
+    state = timm.create_model("test_resnet").state_dict()
+    torch.save({**state, "bn1.num_batches_tracked": 3}, path)
+
+
+def _without_names(path: Path) -> None:
+    torch.save({1: torch.zeros(2)}, path)
+
+
 @pytest.mark.parametrize(
     ("write", "words"),
     [
@@ -264,6 +273,8 @@ def _of_another_width(path: Path) -> None:
         (_no_tensors, "cannot be read"),
         (_of_another_net, "do not belong to test_resnet"),
         (_of_another_width, "do not belong to test_resnet.*layer1.0.conv1.weight"),
+        (_of_numbers, "do not belong to test_resnet.*bn1.num_batches_tracked"),
+        (_without_names, "do not belong to test_resnet.*unknown"),
     ],
 )
 def test_wrong_files_are_named(write, words: str, tmp_path: Path):

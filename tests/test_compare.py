@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from temporal_attn.cli import main
+from temporal_attn.evaluation import VideoRow, VideoTable, summarise
 from temporal_attn.evaluation.compare import compare, mcnemar
 from temporal_attn.evaluation.intervals import bootstrap_over_groups
+from temporal_attn.evaluation.predictions import read_judged, write_judged
+from temporal_attn.evaluation.scoring import Scoring
 from temporal_attn.types import UserError
 
 
@@ -66,6 +70,30 @@ def test_other_videos_are_refused_by_name():
         compare(FIRST[:-1], SECOND)
     with pytest.raises(UserError, match="disagree on the label of 1 videos: v0"):
         compare(FIRST, [{**SECOND[0], "label": "b"}, *SECOND[1:]])
+
+
+def test_a_video_that_a_run_has_twice_is_named():
+    with pytest.raises(UserError, match="second run has 1 videos more than once: v0;"):
+        compare(FIRST, [*SECOND, SECOND[0]])
+
+
+def test_scores_that_are_no_numbers_are_wrong_here_as_in_the_metrics(tmp_path: Path):
+    """Also of videos of the class that would come first among equals."""
+    videos = [VideoRow("v0", "g", 0, [math.nan, 0.5]), VideoRow("v1", "g", 1, [0.1, 0.9])]
+    file = tmp_path / "test_predictions.jsonl"
+    write_judged(file, VideoTable.of(videos, 2), ["a", "b"], Scoring(threshold=0.5), {})
+    lost, kept = (json.loads(line, parse_constant=pytest.fail) for line in file.open())
+    assert (lost["class"], lost["probabilities"], "no numbers" in lost["failed"]) == (None, None, True)
+    assert kept["class"] == "b"
+    assert compare(read_judged(file), read_judged(tmp_path)).top1 == (0.5, 0.5)
+    assert summarise(videos, ["a", "b"])["top1"] == 0.5
+
+
+def test_rows_without_a_class_are_no_run(tmp_path: Path):
+    file = tmp_path / "rows.jsonl"
+    file.write_text('{"video_id": "a", "group": "g", "label": "a"}\n')
+    with pytest.raises(UserError, match="give the folder of a run"):
+        read_judged(file)
 
 
 def test_the_program(tmp_path: Path, capsys: Any):

@@ -12,8 +12,11 @@ from test_cli import SMALL
 
 from datamodules.records import Account, Catalogue, RecordTable
 from temporal_attn.cli import main
-from temporal_attn.crossval import mean_of_folds_interval, refolded
-from temporal_attn.types import VideoRecord
+from temporal_attn.crossval import mean_of_folds_interval, pool, refolded
+from temporal_attn.evaluation import VideoRow, VideoTable, summarise
+from temporal_attn.evaluation.predictions import write_judged
+from temporal_attn.evaluation.scoring import Scoring
+from temporal_attn.types import FailedVideo, VideoRecord
 
 
 def catalogue() -> Catalogue:
@@ -116,3 +119,58 @@ def test_official_folds_are_three(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     ]
     assert all("--data.seed=1" in words for words in seen)
     assert f"--ckpt_path={tmp_path}/fold-1/checkpoints/best.ckpt" in seen[1]
+
+
+def write_fold(folder: Path, fold: int, probabilities: list[list[float]], failed: int = 0) -> Path:
+    """What the test of a fold leaves: videos of class a, and some that could not be read."""
+    own = folder / f"fold-{fold}"
+    own.mkdir(parents=True, exist_ok=True)
+    rows = [VideoRow(f"v{fold}-{i}", f"g{i}", 0, scores) for i, scores in enumerate(probabilities)]
+    lost = [FailedVideo(id=f"x{i}", path="x", reason="gone", label=0, group="h", index=i) for i in range(failed)]
+    summary = summarise(rows, ["a", "b"], lost, extra={"temperature": 1.0, "train_s": 1.0})
+    (own / "metrics.json").write_text(json.dumps(summary))
+    write_judged(own / "test_predictions.jsonl", VideoTable.of(rows, 2, lost), ["a", "b"], Scoring(), {})
+    return own
+
+
+def test_a_fold_of_which_nothing_could_be_read_counts_as_wrong(tmp_path: Path):
+    good, lost = write_fold(tmp_path, 1, [[0.9, 0.1], [0.4, 0.6]]), write_fold(tmp_path, 2, [], failed=2)
+    found = pool([good, lost])
+    assert found["top1"]["mean"] == 0.25
+    assert found["nll"] == json.loads((good / "metrics.json").read_text())["nll"]
+    nothing = pool([lost, lost])
+    assert (nothing["top1"]["mean"], nothing["map"], nothing["ece"], nothing["ece_ci95"]) == (0.0, None, None, None)
+
+
+def test_a_fold_whose_videos_were_gone_is_tested_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    """And not trained again: there is a test only where the training had ended."""
+    write_fold(tmp_path, 1, [[0.9, 0.1]])
+    write_fold(tmp_path, 2, [], failed=6)
+    write_fold(tmp_path, 3, [], failed=2)  # so few are tolerated
+    seen: list[tuple[str, str]] = []
+
+    def tested(words: list[str], program: type) -> int:
+        seen.append((words[0], next(word for word in words if word.startswith("--data.fold"))))
+        write_fold(tmp_path, 2, [[0.9, 0.1]])
+        return 0
+
+    monkeypatch.setattr("temporal_attn.crossval.run", tested)
+    assert main(["crossval", "--config=some.yaml", f"--out={tmp_path}"]) == 0
+    assert seen == [("test", "--data.fold=2")]
+    assert "mean 66.7%" in capsys.readouterr().out
+
+
+def test_a_configuration_that_was_edited_is_another_experiment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.setattr("temporal_attn.crossval.run", lambda words, program: 1)
+    config = tmp_path / "a.yaml"
+    config.write_text("seed_everything: 1\n")
+    words = ["crossval", f"--config={config}", f"--out={tmp_path / 'cv'}"]
+    assert main(words) == 1
+    assert main(words) == 1
+    config.write_text("seed_everything: 2\n")
+    assert main(words) == 2
+    assert "other settings" in capsys.readouterr().err

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -173,7 +174,11 @@ def test_predictions_by_id_without_a_datamodule(tmp_path: Path) -> None:
         stored({"label": label})
 
 
-@pytest.mark.parametrize("text", ["nonsense\n", '{"video_id": "a"}\n', "[1]\n", ""])
+@pytest.mark.parametrize(
+    "text",
+    ["nonsense\n", '{"video_id": "a"}\n', "[1]\n", ""]
+    + [json.dumps({"video_id": "a", "probabilities": dict.fromkeys(CLASSES, p)}) for p in (None, "x", math.nan)],
+)
 def test_a_malformed_file_of_predictions_is_named(text: str, tmp_path: Path) -> None:
     (tmp_path / "p.jsonl").write_text(text)
     with pytest.raises(UserError, match=r"p\.jsonl"):

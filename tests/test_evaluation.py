@@ -105,6 +105,14 @@ def test_without_any_class_there_is_nothing_to_be_right_about():
     assert (document["top1"], document["map"], document["videos"]) == (None, None, 1)
 
 
+def test_samples_of_videos_without_any_class_do_not_spoil_the_interval():
+    """A quarter of the samples are twice the video that belongs to nothing."""
+    rows = [VideoRow("a", "a", (), [0.9, 0.1, 0.2]), VideoRow("b", "b", (1,), [0.1, 0.9, 0.2])]
+    document = summarise(rows, NAMES)
+    assert document["map_ci95"] == [1.0, 1.0]
+    json.dumps(document, allow_nan=False)
+
+
 def test_several_labels_equal_scikit_learn():
     sklearn = pytest.importorskip("sklearn.metrics")
     rng = np.random.default_rng(2)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -232,6 +234,9 @@ def test_a_batch_that_weighs_nothing_costs_nothing() -> None:
         ({"name": "focal", "class_weights": "even", "class_counts": COUNTS}, "'balanced', a list, or null"),
         ({"name": "focal", "class_weights": [1.0]}, "must be 5 numbers"),
         ({"name": "focal", "class_weights": [1.0, 1.0, 1.0, 1.0, -1.0]}, "none of them negative"),
+        ({"name": "binary", "class_weights": [1.0, 1.0, 1.0, 1.0, math.nan]}, "none of them negative"),
+        ({"name": "focal", "class_weights": [1.0, 1.0, 1.0, 1.0, math.inf]}, "or infinite"),
+        ({"name": "focal", "focal_gamma": math.nan}, "got nan"),
     ],
 )
 def test_wrong_settings_say_what_is_wrong(options: dict, message: str) -> None:

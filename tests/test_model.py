@@ -305,6 +305,14 @@ def test_no_classes_and_no_input_are_refused():
         make()()
 
 
+@pytest.mark.parametrize("call", ["__call__", "encode_frames"])
+def test_a_clip_alone_and_channels_before_frames_are_no_batch(call: str):
+    ask = getattr(make(), call)
+    for video in (clips()[0], clips().transpose(1, 2), clips()[:, 0]):
+        with pytest.raises(ValueError, match=r"a video is \(B, T, 3, H, W\), got \("):
+            ask(video)
+
+
 def test_without_a_projection_the_width_is_the_backbones():
     model = make(dim=0, heads=4)
     assert model(clips()).logits.shape == (2, CLASSES)

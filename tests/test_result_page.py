@@ -24,7 +24,7 @@ from tests.bright_clips import Numbered, module, trainer
 from tests.browser import Watched, launched, serious_faults
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser
+    from playwright.sync_api import Browser, Page
 
 HOSTILE = "<img src=x onerror=document.title='taken'>"
 CLASSES = ["Archery", "Bowling", "Surfing", HOSTILE]
@@ -94,6 +94,26 @@ def test_many_classes_become_a_list_of_confusions():
     assert len(html) < 200_000
 
 
+def test_only_clips_that_can_be_opened_are_in_the_page(tmp_path: Path):
+    """Hundreds of classes have thousands of cells, and sixty of them are listed."""
+    classes = [f"class {k}" for k in range(60)]
+    summary, table = found(classes, 600)
+    path = tmp_path / "many.html"
+    path.write_text(render_result(summary, table, classes), "utf-8")
+    assert set(clips(path)) == set(re.findall(r'data-cell="([^"]+)"', path.read_text("utf-8")))
+
+
+def test_one_video_of_one_class_is_told_in_its_own_words():
+    rows = [VideoRow("a", "g", 0, [1.0], 0)]
+    html = render_result(summarise(rows, ["only"], threshold=1.1), VideoTable.of(rows, 1), ["only"])
+    assert "100.0 % of 1 video is right" in html
+    assert "says nothing about others" in html
+    assert "0.0 % are answered.</p>" in html
+    risk = html[html.index("Risk over coverage") :]
+    marks = [float(text) for text in re.findall(r'class="tick"[^>]*>([^<]+)<', risk[: risk.index("</svg>")])]
+    assert (min(marks), max(marks)) == (0, 1)  # a share is nothing else
+
+
 def test_nothing_and_several_labels_have_a_page_too():
     empty = summarise([], CLASSES)
     assert "–" in render_result(empty, VideoTable.of([], 4), CLASSES)
@@ -108,6 +128,9 @@ def test_the_log_of_the_newest_training_is_read(tmp_path: Path):
     tested = tmp_path / "run" / "lightning_logs" / "version_10" / "metrics.csv"
     tested.parent.mkdir()
     tested.write_text("epoch,step,test/top1\n0,1,0.5\n")
+    named = tmp_path / "run" / "lightning_logs" / "version_final" / "metrics.csv"
+    named.parent.mkdir()
+    named.write_text(log.read_text())  # a copy that somebody put aside
     assert find_log([tmp_path / "nowhere", tmp_path / "run"]) == log
     curves = read_curves(log, ["train/loss", "val/loss", "val/top1"])
     assert curves == {"train/loss": [(1, 2.0), (2, 1.0)], "val/loss": [(1, 1.5), (2, 1.25)]}
@@ -120,6 +143,14 @@ def test_a_film_is_spread_over_the_real_frames():
     assert len(film_of([item], 0, 2)) == 2
     assert len(film_of([{"video": video.expand(3, 8, 3, 16, 16), "mask": item["mask"].expand(3, 8)}], 0, 4)) == 4
     assert film_of([{"features": video}], 0, 6) == []
+
+
+def test_a_data_set_of_a_stranger_has_a_page_without_films():
+    """Its loader may make clips of tuples, or of frames in another order; the test is over when the page is written."""
+    video = torch.zeros(8, 3, 16, 16, dtype=torch.uint8)
+    items = [(video, 1), video, {"video": video.permute(0, 2, 3, 1)}, {"video": video[:, :1]}, {"video": video[0]}]
+    assert [film_of([item], 0, 6) for item in items] == [[]] * 5
+    assert len(film_of([{"video": video, "mask": [True] * 8}], 0, 6)) == 6
 
 
 def test_the_callback_writes_the_page(tmp_path: Path):
@@ -200,3 +231,53 @@ def test_everyone_can_use_it(browser: Browser, page: Path, scheme: str, width: i
     assert tab.evaluate("document.documentElement.scrollWidth") <= width
     assert serious_faults(tab) == []
     context.close()
+
+
+@pytest.fixture
+def narrow(browser: Browser) -> Iterator[Page]:
+    context = browser.new_context(viewport={"width": 390, "height": 900})
+    context.set_default_timeout(10_000)
+    yield context.new_page()
+    context.close()
+
+
+def test_long_names_leave_room_for_the_matrix(narrow: Page, tmp_path: Path):
+    classes = ["Trying but failing to attach something to something because it doesn't stick", "a" * 120, "c"]
+    path = tmp_path / "long.html"
+    path.write_text(render_result(*found(classes), classes, checkpoint="/home/me" + "/runs" * 30), "utf-8")
+    narrow.goto(path.as_uri())
+    assert narrow.evaluate("document.documentElement.scrollWidth") <= 390
+    narrow.click('[data-cell="0-1"]')
+    assert classes[0] in narrow.inner_text(".clips h3")
+    assert narrow.get_attribute(".confusion tbody th", "title") == classes[0]
+
+
+def test_a_name_that_turns_the_text_round_turns_only_itself(narrow: Page, tmp_path: Path):
+    """The p of a mistake stands behind its class, whatever the class does to the direction of text."""
+    classes = ["\u202eright to left", "b"]
+    summary, table = found(classes)
+    film = next(row for row in mistakes(table) if int(np.argmax(table.probabilities[row])) == 0)
+    path = tmp_path / "bidi.html"
+    path.write_text(render_result(summary, table, classes, [Film(film, [PIXEL] * 6)]), "utf-8")
+    narrow.goto(path.as_uri())
+    left_of_p = """() => {
+        const range = document.createRange(), text = document.querySelector(".mistakes strong").nextSibling;
+        range.setStart(text, 1); range.setEnd(text, 2);  // the p
+        const p = range.getBoundingClientRect().left;
+        range.setStart(text, 5); range.setEnd(text, 6);  // the first digit
+        return p < range.getBoundingClientRect().left;
+    }"""
+    assert narrow.evaluate(left_of_p)
+
+
+def test_every_arrow_moves_in_a_list_of_confusions(narrow: Page, tmp_path: Path):
+    classes = [f"class {k}" for k in range(41)]
+    path = tmp_path / "list.html"
+    path.write_text(render_result(*found(classes, 200), classes), "utf-8")
+    narrow.goto(path.as_uri())
+    narrow.focus('.cell[tabindex="0"]')
+    places = []
+    for key in ("ArrowRight", "ArrowDown", "ArrowLeft", "ArrowUp"):
+        narrow.keyboard.press(key)
+        places.append(narrow.evaluate("document.activeElement.dataset.row"))
+    assert places == ["1", "2", "1", "0"]

@@ -67,6 +67,21 @@ def test_every_prefix_of_a_clip_is_answered_as_the_clip(name: str):
         torch.testing.assert_close(got.weight, clip.frame_weights[:, t], atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.parametrize("cells", [1, 2])
+def test_frames_that_look_alike_share_the_maximum(cells: int):
+    """A camera that sees nothing move: each frame holds the largest values as much as those before it."""
+    model = trained("max", {}, spatial_tokens=cells)
+    tokens, pts = tokens_of(2, 6, cells**2 * WIDTH), times(2, 6)
+    tokens[0, 2:] = tokens[0, 1:2]
+    stream = StreamingClassifier(model)
+    for t in range(6):
+        got = stream.step_tokens(tokens[:, t], pts[:, t])
+        with torch.no_grad():
+            clip = model.classify(tokens[:, : t + 1], None, pts[:, : t + 1])
+        torch.testing.assert_close(got.logits, clip.logits, atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(got.weight, clip.frame_weights[:, t], atol=1e-5, rtol=1e-5)
+
+
 def test_frames_of_a_camera_are_answered_as_the_video():
     model = trained(*STREAMABLE["transformer rotary"])
     video = torch.randint(0, 256, (1, 5, 3, 64, 64), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))

@@ -346,16 +346,46 @@ def test_fused_attention_equals_its_explicit_weights(variant: str):
     assert (weights.transpose(-1, -2)[~mask[:, None].expand(-1, HEADS, -1)] == 0).all()  # nobody looks at padding
 
 
-@pytest.mark.parametrize("variant", ["cls", "tcn", "transformer learned", "relative causal"])
-def test_compiles_as_one_graph(variant: str):
-    """What has most branches; torch's compiler does not trace a GRU."""
+def assert_compiles(variant: str, whole: bool) -> None:
+    """Results and gradients are those of the module itself."""
     module = randomise(make(variant))
     tokens, mask, pts = clip(2, 5)
     mask[0, 3:] = False
+    tokens.requires_grad_()
+    found = []
     torch.compiler.reset()
-    compiled = torch.compile(module, fullgraph=True, backend="aot_eager", dynamic=False)(tokens, mask, pts)
-    for one, other in zip(compiled, module(tokens, mask, pts), strict=True):
-        torch.testing.assert_close(one, other, atol=1e-6, rtol=1e-5)
+    for call in (torch.compile(module, fullgraph=whole, backend="aot_eager", dynamic=False), module):
+        feature, weights = call(tokens, mask, pts)
+        wanted = [tokens, *(p for p in module.parameters() if p.requires_grad)]
+        gradients = torch.autograd.grad(feature.square().sum() + weights.square().sum(), wanted, allow_unused=True)
+        found.append((feature, weights, *gradients))
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("variant", [*names(), "transformer learned", "relative causal", "gru causal", "tcn causal"])
+def test_compiles_as_one_graph(variant: str):
+    """Every name, and what has most branches. torch's compiler takes a GRU only where it is told to."""
+    with torch._dynamo.config.patch(allow_rnn="gru" in variant):
+        assert_compiles(variant, whole=True)
+
+
+def test_a_gru_compiles_in_parts_where_nobody_allows_it():
+    """What `torch.compile` of a model does without further settings: it runs the GRU itself as it is."""
+    assert_compiles("gru", whole=False)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_any_precision_that_a_net_is_cast_to(encoder: TemporalEncoder, dtype: torch.dtype):
+    tokens, mask, pts = clip()
+    mask[0, 3:] = False
+    expected = encoder(tokens, mask, pts)[0]
+    got, weights = encoder.to(dtype)(tokens.to(dtype), mask, pts)
+    assert got.dtype == dtype
+    assert weights.dtype == torch.promote_types(dtype, torch.float32)
+    size = float(expected.detach().abs().max())
+    torch.testing.assert_close(got.float(), expected, atol=(0.05 if dtype == torch.bfloat16 else 0.01) * size, rtol=0)
+    assert encoder.train()(tokens.to(dtype), mask, pts)[0].isfinite().all()
 
 
 # --- wrong use -----------------------------------------------------------------------------------------------------
@@ -383,6 +413,14 @@ def test_compiles_as_one_graph(variant: str):
         (lambda: options("lstm"), "choose one of"),
         (lambda: build("transformer", 15, 4), "does not divide"),
         (lambda: build("attention_pool", 15, 4), "does not divide"),
+        (lambda: build("transformer", DIM, HEADS, mlp_ratio=-1.0), "mlp_ratio=-1.0 leaves nothing"),
+        (lambda: build("cls", DIM, HEADS, mlp_ratio=0.01), "mlp_ratio=0.01 leaves nothing"),
+        (lambda: build("transformer", DIM, HEADS, min_period="1e-1"), "'min_period' .* '1e-1'; it has to be a number"),
+        (lambda: build("transformer", DIM, HEADS, window=2.5), "'window' .* whole number"),
+        (lambda: build("transformer", DIM, HEADS, window="a"), "'window' .* whole number"),
+        (lambda: build("transformer", DIM, HEADS, max_frames=None), "'max_frames' .* whole number"),
+        (lambda: build("transformer", DIM, HEADS, pool=3), "'pool' .* a name"),
+        (lambda: build("gated", DIM, hidden=True), "'hidden' .* whole number"),
         (lambda: build("transformer", 12, 4), "even head width, got 3"),
         (lambda: build("attention_pool", 16, 0), "heads"),
         (lambda: build("transformer", 16, 0), "heads"),

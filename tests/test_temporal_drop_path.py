@@ -22,6 +22,12 @@ def test_drop_path_skips_whole_clips_and_keeps_the_expectation():
     assert torch.equal(skip.eval()(branch), branch)
 
 
+@pytest.mark.parametrize("rate", [-0.1, 1.0, float("nan")])
+def test_a_branch_that_nobody_takes_is_refused(rate: float):
+    with pytest.raises(ValueError, match=r"in \[0, 1\)"):
+        build("transformer", DIM, HEADS, drop_path=rate)
+
+
 @pytest.mark.parametrize("name", ["transformer", "gru", "tcn"])
 def test_drop_path_grows_with_depth(name: str):
     rates = [block.drop_path.rate for block in build(name, DIM, HEADS, depth=4, drop_path=0.2).blocks]

@@ -74,6 +74,14 @@ def test_seconds_begin_with_the_first_real_frame_and_stay_exact():
     assert count_seconds(torch.tensor([[3, 5]]), torch.ones(1, 2, dtype=torch.bool)).tolist() == [[0.0, 2.0]]
 
 
+@pytest.mark.parametrize("kind", [RotaryTime, SinusoidalTime])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_a_cast_does_not_round_the_periods(kind: type[RotaryTime | SinusoidalTime], dtype: torch.dtype):
+    cast = nn.Sequential(kind(DIM)).to(dtype)[0]
+    assert torch.equal(cast.frequency, kind(DIM).frequency)
+    assert cast.to("meta").frequency.is_meta
+
+
 def test_sinusoidal_is_sines_and_cosines_of_seconds():
     position, pts = SinusoidalTime(DIM, min_period=0.5, max_period=20.0), torch.tensor([[0.0, 0.3, 7.5]])
     periods = [0.5 * 40 ** (i / 3) for i in range(4)]

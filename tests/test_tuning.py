@@ -138,6 +138,37 @@ def test_a_trial_worse_than_the_median_is_given_up() -> None:
         train([0.1, 0.9])
 
 
+def test_an_epoch_without_a_number_is_not_the_best_one() -> None:
+    """As for best.ckpt."""
+    trial = optuna.create_study().ask()
+    for mode, best in (("max", 0.7), ("min", 0.2)):
+        pruning = PruneHopeless(trial, "val/top1", mode)
+        pruning.values = [float("nan"), 0.2, 0.7, float("nan")]
+        assert pruning.best == best
+
+
+def test_the_log_says_why_a_trial_failed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    outcomes = iter([0.5, UserError("heads=3 does not divide dim=16"), RuntimeError(), float("nan"), 0.6, 0.7])
+
+    def fit(*_: object) -> float:
+        outcome = next(outcomes)
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome
+
+    monkeypatch.setattr("temporal_attn.tuning._fit", fit)
+    words = ["--config=a.yaml", f"--study={tmp_path / 's.sqlite'}", "--space=model.lr={low: 0, high: 1}", "--trials=3"]
+    assert main(["tune", *words]) == 1
+    said = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert said == [
+        "trial 1: heads=3 does not divide dim=16",
+        "trial 2: RuntimeError",
+        "trial 3: val/top1 was never a number",
+    ]
+
+
 def test_a_space_from_files_and_words(tmp_path: Path) -> None:
     (tmp_path / "space.yaml").write_text(
         "model.lr: {low: 1e-5, high: 1e-2, log: true}\ntrainer.max_epochs: {low: 2, high: 9}\n"
@@ -166,7 +197,8 @@ def test_a_space_from_files_and_words(tmp_path: Path) -> None:
     [
         ("nowhere.yaml", "No such file"),
         ("model.lr={low: 1}", "needs either low and high"),
-        ("model.lr={low: 2, high: 1}", "low the smaller one"),
+        ("model.lr={low: 2, high: 1}", "low the smaller"),
+        ("model.lr={low: 0, high: .inf}", "finite"),
         ("model.lr={low: 0, high: 1, log: true}", "low above 0"),
         ("model.lr={low: a, high: 1}", "no number"),
         ("model.lr={choices: 3}", "have to be a list"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json as jsonlib
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -62,15 +63,21 @@ def compare(first: Sequence[Mapping[str, Any]], second: Sequence[Mapping[str, An
         second: Likewise.
 
     Raises:
-        UserError: They are not the same videos, or their labels or groups differ.
+        UserError: They are not the same videos, a run has one twice, or their labels or groups differ.
     """
+    for name, rows in (("first", first), ("second", second)):
+        twice = [video for video, count in Counter(str(row["video_id"]) for row in rows).items() if count > 1]
+        if twice:
+            raise UserError(
+                f"the {name} run has {len(twice)} videos more than once: {_names(twice)}; name each by itself"
+            )
     one, other = ({str(row["video_id"]): row for row in rows} for rows in (first, second))
     for name, own, foreign in (("second", one, other), ("first", other, one)):
         absent = sorted(own.keys() - foreign.keys())
         if absent:
             raise UserError(
-                f"the {name} run lacks {len(absent)} videos of the other: {', '.join(absent[:_NAMED])}"
-                f"{' …' if len(absent) > _NAMED else ''}; test both on the same data set and fold"
+                f"the {name} run lacks {len(absent)} videos of the other: {_names(absent)}; test both on the same data "
+                "set and fold"
             )
     ids = sorted(one)
     for key in ("label", "group"):
@@ -98,6 +105,10 @@ def compare(first: Sequence[Mapping[str, Any]], second: Sequence[Mapping[str, An
         only_second=only_second,
         p_value=mcnemar(len(only_first), len(only_second)),
     )
+
+
+def _names(videos: Sequence[str]) -> str:
+    return ", ".join(videos[:_NAMED]) + (" …" if len(videos) > _NAMED else "")
 
 
 def mcnemar(only_first: int, only_second: int) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -31,10 +32,14 @@ TEST_PREDICTIONS = "test_predictions.jsonl"
 
 Row = dict[str, Any]
 
+_JUDGED = {"video_id", "class", "group", "label"}
+
+_NO_NUMBERS = "the scores of the model are no numbers"
+
 
 def prediction_row(video_id: str, probabilities: Sequence[float], class_names: Sequence[str], scoring: Scoring) -> Row:
     """What a model says of a video: video_id, class, probabilities by class name, failed (None); and abstained, where
-    there is a threshold.
+    there is a threshold. Where a probability is no number, the model has said nothing, and failed is the reason.
 
     Args:
         video_id: The video's name.
@@ -42,6 +47,8 @@ def prediction_row(video_id: str, probabilities: Sequence[float], class_names: S
         class_names: K names.
         scoring: Says whether the model keeps silent.
     """
+    if not all(map(math.isfinite, probabilities)):
+        return _without_prediction(video_id, _NO_NUMBERS)
     best = max(range(len(probabilities)), key=probabilities.__getitem__)
     row = {
         "video_id": video_id,
@@ -54,7 +61,11 @@ def prediction_row(video_id: str, probabilities: Sequence[float], class_names: S
 
 def failed_row(video: FailedVideo) -> Row:
     """The same of a video that could not be read, and why."""
-    return {"video_id": video["id"], "class": None, "probabilities": None, "failed": video["reason"]}
+    return _without_prediction(video["id"], video["reason"])
+
+
+def _without_prediction(video_id: str, reason: str | None) -> Row:
+    return {"video_id": video_id, "class": None, "probabilities": None, "failed": reason}
 
 
 def predict_batch(
@@ -88,7 +99,7 @@ def judged_row(row: VideoRow, class_names: Sequence[str], scoring: Scoring, reas
         reason: Why it could not be read; None where it could.
     """
     if row.probabilities is None:
-        said: Row = {"video_id": row.id, "class": None, "probabilities": None, "failed": reason}
+        said = _without_prediction(row.id, reason)
     else:
         said = prediction_row(row.id, [float(p) for p in row.probabilities], class_names, scoring)
     label = [class_names[k] for k in row.classes]
@@ -132,7 +143,7 @@ def read_judged(run: str | Path) -> list[Row]:
         raise UserError(f"{file}: cannot be read ({error.strerror}); write it with `temporal-attn test`") from None
     except ValueError:
         raise UserError(f"{file}: is not a file of JSON rows; write it with `temporal-attn test`") from None
-    if not rows or not all(isinstance(row, dict) and {"video_id", "group", "label"} <= row.keys() for row in rows):
+    if not rows or not all(isinstance(row, dict) and row.keys() >= _JUDGED for row in rows):
         raise UserError(f"{file}: holds no labelled videos; give the folder of a run of `temporal-attn test`")
     return rows
 

@@ -66,7 +66,7 @@ def mean_average_precision_interval(
         positive: (N, K) 1 for each class that holds.
         groups: The group of each video.
         samples: Bootstrap samples; None: 1000, and as few as 200 where there are many videos and classes. A class
-            that a sample has no video of does not enter its mean.
+            that a sample has no video of does not enter its mean; a sample without a video of any class is left out.
         level: Coverage.
         seed: Of the draws.
     """
@@ -82,11 +82,12 @@ def mean_average_precision_interval(
         for start in range(0, len(drawn), at_once):
             # A video's weights lie together, and numbers this small are exact in single precision too.
             weights = drawn[start : start + at_once].T.astype(np.float32)[member]
-            by_class = [average_precision(scores[:, k], positive[:, k], weights.T) for k in present]
-            parts.append(np.nanmean(by_class, axis=0))
+            by_class = np.array([average_precision(scores[:, k], positive[:, k], weights.T) for k in present])
+            count = (~np.isnan(by_class)).sum(0)
+            parts.append(np.nansum(by_class, axis=0) / np.where(count > 0, count, np.nan))
         return np.concatenate(parts)
 
     found = draw_groups(int(member.max()) + 1, statistic, samples, seed)
     tail = 100 * (1 - level) / 2
-    low, high = np.percentile(found, [tail, 100 - tail])
+    low, high = np.nanpercentile(found, [tail, 100 - tail])
     return float(low), float(high)

@@ -154,9 +154,12 @@ def line_chart(series: Mapping[str, Sequence[tuple[float, float]]], x_label: str
 
 
 def ticks(low: float, high: float, most: int = 6) -> list[float]:
-    """Round numbers that enclose a range: multiples of 1, 2 or 5 · 10ⁿ, two to ``most`` of them."""
+    """Round numbers that enclose a range: multiples of 1, 2 or 5 · 10ⁿ, two to ``most`` of them.
+
+    One number alone stands beside zero, so that a share stays in [0, 1].
+    """
     if not high > low:
-        low, high = low - 0.5, low + 0.5
+        low, high = (min(low, 0.0), max(low, 0.0)) if low else (0.0, 1.0)
     unit = 10 ** math.floor(math.log10((high - low) / most))
     for step in (unit * factor for factor in (1, 2, 5, 10, 20, 50)):
         first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)

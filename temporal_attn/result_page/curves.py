@@ -19,10 +19,16 @@ def find_log(folders: Iterable[Path]) -> Path | None:
         folders: Where a run may lie; the first that has a log is taken.
     """
     for folder in folders:
-        logs = [path for path in folder.glob("*/version_*/metrics.csv") if "train/loss" in path.open().readline()]
+        logs = [path for path in folder.glob("*/version_*/metrics.csv") if _is_of_training(path)]
         if logs:
             return max(logs, key=lambda path: int(path.parent.name.removeprefix("version_")))
     return None
+
+
+def _is_of_training(log: Path) -> bool:
+    """Whether the CSV logger numbered the folder, and training losses stand in the log."""
+    with log.open(encoding="utf-8", errors="replace") as file:
+        return log.parent.name.removeprefix("version_").isdigit() and "train/loss" in file.readline()
 
 
 def read_curves(log: Path, names: Iterable[str]) -> Curves:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from itertools import pairwise
 from typing import Any
 
@@ -18,16 +19,18 @@ def film_of(dataset: Any, index: int, frames: int, side: int = 112) -> list[str]
 
     Args:
         dataset: Gives a dict with ``video`` (T, 3, H, W) uint8 by index, and ``mask`` (T,) where some are padding; of
-            several views with a leading dimension, of which the first is taken.
+            several views with a leading dimension, of which the first is taken. One of a stranger may give anything.
         index: Of the video.
         frames: At most so many, evenly spread; of one the middle.
         side: No side of a picture is longer, in pixels.
     """
     item = dataset[index]
-    video = item.get("video")
+    video = item.get("video") if isinstance(item, Mapping) else None
     if not isinstance(video, torch.Tensor) or video.dtype != torch.uint8:
         return []
-    mask = item.get("mask", torch.ones(video.shape[:-3], dtype=torch.bool))
+    if video.ndim not in (4, 5) or video.shape[-3] not in (3, 6):
+        return []
+    mask = torch.as_tensor(item.get("mask", torch.ones(video.shape[:-3], dtype=torch.bool)))
     if video.ndim == 5:
         video, mask = video[0], mask[0]
     real = mask.nonzero().flatten().tolist()

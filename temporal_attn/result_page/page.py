@@ -99,18 +99,20 @@ def render_result(
     environment.filters["percent"] = lambda share: "–" if share is None else f"{100 * share:.1f} %"
     environment.filters["number"] = lambda value: "–" if value is None else f"{value:.3f}"
     cells, clips = ({}, {}) if table.multi_label else _cells(table, class_names)
+    matrix, largest = (cells, []) if len(class_names) <= _MOST_CLASSES else (None, _largest(cells))
+    opened = [cell.key for cell in (cells.values() if matrix is not None else largest)]
     shown = {film.row for film in films}
     body = environment.get_template("result.html.j2").render(
         summary=summary,
         class_names=class_names,
-        cells=cells if len(class_names) <= _MOST_CLASSES else None,
-        largest=_largest(cells),
+        cells=matrix,
+        largest=largest,
         strips=[_described(table, film, class_names) for film in films if len(film.pictures) > 1],
         charts=_charts(summary, log),
         classes=sorted(summary["per_class"], key=lambda row: (row["top1"] is None, row["top1"] or 0.0)),
         checkpoint=checkpoint,
         data={
-            "cells": {key: [_clip(table, row, row in shown) for row in rows] for key, rows in clips.items()},
+            "cells": {key: [_clip(table, row, row in shown) for row in clips[key]] for key in opened},
             "stills": {str(film.row): film.pictures[0] for film in films if len(film.pictures) == 1},
         },
     )
@@ -169,7 +171,8 @@ def _charts(summary: Mapping[str, Any], log: Path | None) -> list[tuple[str, Mar
     if summary["reliability"] is not None:
         charts.append(("Reliability", reliability_chart(**summary["reliability"])))
         curve = summary["risk_coverage"]
-        points = list(zip(curve["coverage"], curve["risk"], strict=True))
+        # Among answers of one confidence the errors count as spread evenly, also among the first.
+        points = list(zip([0.0, *curve["coverage"]], [curve["risk"][0], *curve["risk"]], strict=True))
         charts.append(("Risk over coverage", line_chart({"risk": points}, "share answered", "share wrong")))
     if log is not None:
         for title, unit, names in (

@@ -14,14 +14,19 @@ class DropPath(nn.Module):
     """Drops a branch for whole clips and scales it up for the others, so that its expectation stays.
 
     Args:
-        rate: Probability to skip the branch.
+        rate: Probability to skip the branch, in [0, 1).
 
     Shape:
         branch (B, …), output the same.
+
+    Raises:
+        ValueError: The rate is out of range.
     """
 
     def __init__(self, rate: float = 0.0) -> None:
         super().__init__()
+        if not 0 <= rate < 1:
+            raise ValueError(f"drop_path is a probability in [0, 1), got {rate}")
         self.rate = rate
 
     def forward(self, branch: Tensor) -> Tensor:

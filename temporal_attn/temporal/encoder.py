@@ -208,12 +208,25 @@ def build(
         16
     """
     make, known = _find(name), options(name)
-    for option in chosen:
+    for option, value in chosen.items():
         if option not in known:
             raise ValueError(
                 f"temporal model {name!r} does not take the option {option!r}; it takes: {', '.join(known) or 'none'}"
             )
+        _check_kind(option, value, known[option])
     return make(Size(dim, heads, depth, mlp_ratio, dropout, drop_path), **chosen)
+
+
+def _check_kind(option: str, value: object, default: object) -> None:
+    """Refuse a value of another kind than the default; YAML reads 1e-1 as text, and nothing converts what it read."""
+    if isinstance(default, str):
+        is_right, kind = isinstance(value, str), "a name"
+    elif isinstance(default, float):
+        is_right, kind = isinstance(value, int | float), "a number, written with a point"
+    else:  # a count; None where there may be none
+        is_right, kind = isinstance(value, int) or value is default is None, "a whole number"
+    if not is_right or isinstance(value, bool):
+        raise ValueError(f"option {option!r} of a temporal model is {value!r}; it has to be {kind}")
 
 
 def _find(name: str) -> Callable[..., TemporalEncoder]:

@@ -6,6 +6,7 @@ scale away again.
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 from torch.nn.functional import logsigmoid
 
@@ -39,7 +40,8 @@ class FrameGate(SoftmaxPool):
 
     def scores(self, x: Tensor) -> Tensor:
         """Logarithms of the gates, log g_t."""
-        return logsigmoid(self.score(x).float()).transpose(1, 2)
+        score: Tensor = self.score(x)
+        return logsigmoid(score.to(torch.promote_types(score.dtype, torch.float32))).transpose(1, 2)
 
 
 class SqueezeExcitation(nn.Module):

@@ -194,7 +194,7 @@ class ClassTokenPool(nn.Module):
         what it gives to itself, as the mean over heads; they sum to 1 (0 for a clip without frames).
 
     Raises:
-        ValueError: heads does not divide dim.
+        ValueError: heads does not divide dim, or the MLP has no width.
     """
 
     def __init__(self, dim: int, heads: int, mlp_ratio: float = 2.0) -> None:
@@ -210,6 +210,8 @@ class ClassTokenPool(nn.Module):
         self.out = nn.Linear(dim, dim)
         self.norm2 = nn.LayerNorm(dim)
         hidden = int(dim * mlp_ratio)
+        if hidden < 1:
+            raise ValueError(f"mlp_ratio={mlp_ratio} leaves nothing of dim={dim}")
         self.mlp = nn.Sequential(nn.Linear(dim, hidden), nn.GELU(), nn.Linear(hidden, dim))
         for last in (self.query, self.out, self.mlp[-1]):
             assert isinstance(last, nn.Linear)
@@ -273,7 +275,9 @@ class PowerMeanPool(nn.Module):
         wide = mean.to(_wide(mean))
         # The slope of a power is infinite at zero; shifted by ε it is not, and zero stays zero.
         evened = wide.sign() * ((wide.abs() + _EPSILON) ** self.power - _EPSILON**self.power)
-        return self.norm(evened[..., None, None])[..., 0, 0].to(mean.dtype)  # type: ignore[no-any-return]
+        # The statistics of a net that was cast to half precision are in half precision too.
+        own = evened.to(next(self.norm.buffers()).dtype)
+        return self.norm(own[..., None, None])[..., 0, 0].to(mean.dtype)  # type: ignore[no-any-return]
 
     def extra_repr(self) -> str:
         """Show the power when the net is printed."""

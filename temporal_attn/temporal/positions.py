@@ -7,6 +7,7 @@ clip began, ``learned`` on the number of earlier frames; ``none`` knows only wha
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +17,27 @@ __all__ = ["POSITIONS", "LearnedPosition", "RelativeTime", "RotaryTime", "Sinuso
 POSITIONS = ("none", "sinusoidal", "rotary", "learned", "relative")
 
 
-class RotaryTime(nn.Module):
+class _Periods(nn.Module):
+    """Angular frequencies of geometric periods; a cast of the net around them moves them and does not round them.
+
+    bfloat16 has eight bits: a minute into a clip the fastest rotation would be off by whole turns.
+    """
+
+    frequency: Tensor
+
+    def __init__(self, count: int, min_period: float, max_period: float) -> None:
+        super().__init__()
+        self.register_buffer("frequency", _frequencies(count, min_period, max_period), persistent=False)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> _Periods:
+        exact = self.frequency
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        if not exact.is_meta:
+            self.frequency = exact.to(self.frequency.device)
+        return self
+
+
+class RotaryTime(_Periods):
     """Rotates queries and keys by angles proportional to their frames' seconds.
 
     Attention between two frames then depends on the time between them, not on when they were.
@@ -37,13 +58,10 @@ class RotaryTime(nn.Module):
         ValueError: head_dim is odd, or the periods are not 0 < min < max.
     """
 
-    frequency: Tensor
-
     def __init__(self, head_dim: int, min_period: float = 0.2, max_period: float = 100.0) -> None:
-        super().__init__()
         if head_dim % 2:
             raise ValueError(f"rotary positions need an even head width, got {head_dim}")
-        self.register_buffer("frequency", _frequencies(head_dim // 2, min_period, max_period), persistent=False)
+        super().__init__(head_dim // 2, min_period, max_period)
 
     def angles(self, pts: Tensor) -> tuple[Tensor, Tensor]:
         """Cosine and sine, each (B, 1, T, head_dim / 2), of frames at ``pts`` (B, T) seconds."""
@@ -57,7 +75,7 @@ class RotaryTime(nn.Module):
         return torch.cat((first * cos - second * sin, first * sin + second * cos), dim=-1)
 
 
-class SinusoidalTime(nn.Module):
+class SinusoidalTime(_Periods):
     """Sines and cosines of the seconds since the clip began, at geometric frequencies.
 
     Paper: Vaswani et al., "Attention Is All You Need", NIPS 2017. https://arxiv.org/abs/1706.03762
@@ -76,13 +94,10 @@ class SinusoidalTime(nn.Module):
         ValueError: dim is odd, or the periods are not 0 < min < max.
     """
 
-    frequency: Tensor
-
     def __init__(self, dim: int, min_period: float = 0.2, max_period: float = 100.0) -> None:
-        super().__init__()
         if dim % 2:
             raise ValueError(f"sinusoidal positions need an even width, got {dim}")
-        self.register_buffer("frequency", _frequencies(dim // 2, min_period, max_period), persistent=False)
+        super().__init__(dim // 2, min_period, max_period)
 
     def forward(self, pts: Tensor) -> Tensor:
         """Positions of frames at ``pts``."""

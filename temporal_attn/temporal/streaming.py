@@ -232,17 +232,21 @@ class _SoftmaxStream:
 
 
 class _MaxStream:
-    """The largest value of every channel so far."""
+    """The largest value of every channel so far, and how many tokens share it."""
 
     def __init__(self, pool: MaxPool) -> None:
         self.state: tuple[Tensor, ...] = ()
 
     def step(self, x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         new = x.masked_fill(~mask[:, None, None], -torch.inf)
-        largest = torch.cat((new, *(part[:, None] for part in self.state)), 1).amax(1)
-        self.state = (largest,)
-        won = (new == largest[:, None]) & mask[:, None, None]
-        return torch.where(largest.isinf(), 0, largest), won.any(1).to(x.dtype).mean(-1)
+        if not self.state:
+            self.state = (torch.full_like(x[:, 0], -torch.inf), torch.zeros_like(x[:, 0], dtype=torch.long))
+        before, ties = self.state
+        largest = torch.maximum(before, new.amax(1))
+        won = ((new == largest[:, None]) & mask[:, None, None]).sum(1)
+        ties = torch.where(largest > before, 0, ties) + won
+        self.state = (largest, ties)
+        return torch.where(ties > 0, largest, 0), (won / ties.clamp(min=1)).mean(-1)
 
 
 class _PowerMeanStream(_SoftmaxStream):

@@ -32,7 +32,7 @@
       const item = make("li");
       const shown = row === null ? null : picture(row);
       if (shown) item.append(shown);
-      item.append(id, make("span", ` p = ${p.toFixed(2)}`, "quiet"));
+      item.append(make("bdi", id), make("span", ` p = ${p.toFixed(2)}`, "quiet"));
       list.append(item);
     });
     panel.replaceChildren(make("h3", cell.getAttribute("aria-label") ?? cell.textContent), list);
@@ -56,7 +56,10 @@
     return best;
   };
 
-  const arrows = { ArrowDown: [1, 0], ArrowUp: [-1, 0], ArrowRight: [0, 1], ArrowLeft: [0, -1] };
+  // A list of confusions has one column, whose entries stand beside each other too.
+  const sideways = document.querySelector(".confusion") ? [0, 1] : [1, 0];
+  const back = sideways.map((step) => -step);
+  const arrows = { ArrowDown: [1, 0], ArrowUp: [-1, 0], ArrowRight: sideways, ArrowLeft: back };
   cells.forEach((cell) => {
     cell.setAttribute("aria-pressed", "false");
     cell.addEventListener("click", () => {
