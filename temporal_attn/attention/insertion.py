@@ -2,7 +2,7 @@
 
 The new modules live under ``net.frame_attention`` and act as forward hooks on the modules that they follow. So the
 net's own parameter names stay as they are (pretrained weights load, missing keys are exactly the new ones), and
-removal restores the net bit for bit. The hook is a bound method of a module, which copies and pickles with its net.
+removal restores the net bit for bit. The hooks are bound methods of modules, which copy and pickle with their net.
 Nets with attention inside are exported or traced, not scripted.
 """
 
@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from temporal_attn.attention.compiled import forget_compiled_code, run_uncompiled, uncompiled
+from temporal_attn.attention.following import Following, FollowingChannelsLast, FollowingTokens, unhook
 from temporal_attn.attention.places import patch_convolution, places
 from temporal_attn.attention.registry import build
 
@@ -31,55 +32,11 @@ class _Home(nn.Module):
         return x
 
 
-class _After(nn.Module):
-    """An attention module that acts on the output (B, C, h, w) of another module of the net."""
-
-    def __init__(self, place: str, attention: nn.Module) -> None:
-        super().__init__()
-        self.place = place
-        self.attention = attention
-
-    def act(self, _module: nn.Module, _inputs: tuple[Any, ...], output: Tensor) -> Tensor:
-        """Forward hook: replace the output by its attended form."""
-        out: Tensor = self.attention(output)
-        return out
-
-
-class _AfterChannelsLast(_After):
-    """The same for outputs (B, h, w, C)."""
-
-    def act(self, _module: nn.Module, _inputs: tuple[Any, ...], output: Tensor) -> Tensor:
-        out: Tensor = self.attention(output.permute(0, 3, 1, 2))
-        return out.permute(0, 2, 3, 1)
-
-
-class _AfterTokens(_After):
-    """The same for tokens (B, prefix + h·w, C): those in front (class, registers) are not of the grid and stay."""
-
-    grid: tuple[int, int]
-
-    def note_grid(self, _module: nn.Module, _inputs: tuple[Any, ...], patches: Tensor) -> None:
-        """Forward hook on what makes the patches: tokens alone do not tell h from w."""
-        self.grid = (patches.shape[-2], patches.shape[-1])
-
-    def act(self, _module: nn.Module, _inputs: tuple[Any, ...], output: Tensor) -> Tensor:
-        prefix = output.shape[1] - self.grid[0] * self.grid[1]
-        if prefix < 0:
-            raise ValueError(
-                f"module {self.place!r} has fewer tokens than the grid of {self.grid[0]} × {self.grid[1]} patches; "
-                "attention on the grid needs all of them, so do not drop patches"
-            )
-        maps = output[:, prefix:].transpose(1, 2).reshape(output.shape[0], -1, *self.grid)
-        tokens: Tensor = self.attention(maps).flatten(2).transpose(1, 2)
-        # To concatenate nothing would still change the strides, and with them the last bits of what follows.
-        return torch.cat((output[:, :prefix], tokens), dim=1) if prefix else tokens
-
-
 def inserted(net: nn.Module) -> dict[str, nn.Module]:
     """Name of each module that attention was put behind, to the new module; empty if there is none."""
     home = getattr(net, HOME, None)
-    afters = [] if home is None else [cast(_After, child) for child in home.children()]
-    return {after.place: after for after in afters}
+    modules = [] if home is None else [cast(Following, child) for child in home.children()]
+    return {module.place: module for module in modules}
 
 
 def insert_attention(
@@ -140,11 +97,11 @@ def insert_attention(
         wrap, channels = _layout(net, place, shapes, patches, size)
         attention = build(name, channels, gate, **options).to(image.device, image.dtype)
         home.add_module(key, wrap(place, attention))
-    for after in cast(list[_After], list(home.children())):
-        net.get_submodule(after.place).register_forward_hook(after.act)
-        if isinstance(after, _AfterTokens) and patches is not None:
-            after.grid = shapes[patches][2], shapes[patches][3]
-            net.get_submodule(patches).register_forward_hook(after.note_grid)
+    for following in cast(list[Following], list(home.children())):
+        following.follow(net)
+        if isinstance(following, FollowingTokens) and patches is not None:
+            following.grid = shapes[patches][2], shapes[patches][3]
+            net.get_submodule(patches).register_forward_hook(following.note_grid)
     net.add_module(HOME, home.train(net.training))
     try:
         if _forms(_blank_pass(net, image)) != answer:
@@ -178,11 +135,7 @@ def remove_attention(net: nn.Module) -> nn.Module:
 
 def _take_out(net: nn.Module) -> None:
     """Remove the hooks and the new modules."""
-    afters = set(inserted(net).values())
-    for module in net.modules():
-        for key, hook in list(module._forward_hooks.items()):
-            if getattr(hook, "__self__", None) in afters:
-                del module._forward_hooks[key]
+    unhook(net, set(inserted(net).values()))
     delattr(net, HOME)
 
 
@@ -282,7 +235,7 @@ def _layout(
     shapes: dict[str, tuple[int, ...]],
     patches: str | None,
     size: tuple[int, int],
-) -> tuple[type[_After], int]:
+) -> tuple[type[Following], int]:
     """How attention has to follow a module, and the number of channels there."""
     shape = shapes[place]
     if len(shape) == 4:
@@ -290,10 +243,10 @@ def _layout(
         _, one, two, three = shape
         last, first = abs(one * size[1] - two * size[0]), abs(two * size[1] - three * size[0])
         if last < first or (last == first and getattr(net, "output_fmt", None) == "NHWC"):
-            return _AfterChannelsLast, three
-        return _After, one
+            return FollowingChannelsLast, three
+        return Following, one
     if len(shape) == 3 and patches is not None and shape[1] >= shapes[patches][-2] * shapes[patches][-1]:
-        return _AfterTokens, shape[2]
+        return FollowingTokens, shape[2]
     found = f"a tensor of shape {shape}" if shape else "something else"
     raise ValueError(
         f"module {place!r} does not return a (B, C, H, W) map, nor the tokens of a vision transformer's grid, but "
