@@ -11,6 +11,7 @@ from nets import disturb, hooks, images, make
 from timm.layers import convert_sync_batchnorm
 from timm.utils.model import freeze_batch_norm_2d
 from torch import nn
+from torchvision.models.feature_extraction import create_feature_extractor
 
 from temporal_attn.attention import attention_maps, insert_attention, remove_attention
 
@@ -59,3 +60,23 @@ def test_attention_moves_to_another_module_at_the_top_of_the_net():
     x = torch.randn(2, 3, 5, 5)
     net[1] = nn.Identity()
     torch.testing.assert_close(net(x), net.get_submodule("frame_attention.1.attention")(net[0](x)))
+
+
+@pytest.mark.parametrize("at", ["norm", "block", "stage"])
+def test_graphs_that_would_lose_attention_are_not_made(at: str):
+    net = insert_attention(make("tv resnet"), "se", at=at)
+    with pytest.raises(ValueError, match="make the graph, and insert attention into that") as caught:
+        create_feature_extractor(net, ["layer4"])
+    assert "\n" not in str(caught.value)
+
+
+def test_attention_goes_into_a_graph_that_is_made_already():
+    graph = create_feature_extractor(make("tv resnet"), ["layer4"]).eval()
+    insert_attention(graph, "se", at="norm", gate="sigmoid")
+    net = insert_attention(make("tv resnet"), "se", at="norm", gate="sigmoid")
+    net.get_submodule("frame_attention").load_state_dict(graph.get_submodule("frame_attention").state_dict())
+    seen = []
+    net.get_submodule("layer4").register_forward_hook(lambda _m, _i, out: seen.append(out))
+    x = images("tv resnet")
+    net(x)
+    torch.testing.assert_close(graph(x)["layer4"], seen[0])

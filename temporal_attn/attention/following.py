@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.fx import Proxy
 
 __all__ = ["Following", "FollowingChannelsLast", "FollowingTokens", "unhook"]
 
@@ -30,15 +31,21 @@ class Following(nn.Module):
 
     def act(self, _module: nn.Module, _inputs: tuple[Any, ...], output: Tensor) -> Tensor:
         """Forward hook: replace the output by its attended form."""
+        _refuse_symbols(output)
+        return self.attended(output)
+
+    def attended(self, output: Tensor) -> Tensor:
+        """What comes out of the place, reweighted."""
         out: Tensor = self.attention(output)
         return out
 
-    def stay(self, parent: nn.Module, _inputs: tuple[Any, ...]) -> None:
+    def stay(self, parent: nn.Module, inputs: tuple[Any, ...]) -> None:
         """Forward pre-hook on the module around the place: act also on what was put there since.
 
         Normalisations are replaced to synchronise them (`torch.nn.SyncBatchNorm.convert_sync_batchnorm`, Lightning's
         ``sync_batchnorm``), to freeze and to fuse them, and the hooks on the old ones go with them.
         """
+        _refuse_symbols(*inputs)
         followed = parent.get_submodule(self.place.rpartition(".")[2])
         # Fusing may also move the hook, to the convolution in front.
         if not self._acts_on(followed) and not any(map(self._acts_on, parent.modules())):
@@ -51,8 +58,8 @@ class Following(nn.Module):
 class FollowingChannelsLast(Following):
     """The same for outputs (B, h, w, C)."""
 
-    def act(self, _module: nn.Module, _inputs: tuple[Any, ...], output: Tensor) -> Tensor:
-        """Forward hook: replace the output by its attended form."""
+    def attended(self, output: Tensor) -> Tensor:
+        """What comes out of the place, reweighted."""
         out: Tensor = self.attention(output.permute(0, 3, 1, 2))
         return out.permute(0, 2, 3, 1)
 
@@ -66,8 +73,8 @@ class FollowingTokens(Following):
         """Forward hook on what makes the patches: tokens alone do not tell h from w."""
         self.grid = (patches.shape[-2], patches.shape[-1])
 
-    def act(self, _module: nn.Module, _inputs: tuple[Any, ...], output: Tensor) -> Tensor:
-        """Forward hook: replace the output by its attended form."""
+    def attended(self, output: Tensor) -> Tensor:
+        """What comes out of the place, reweighted."""
         prefix = output.shape[1] - self.grid[0] * self.grid[1]
         if prefix < 0:
             raise ValueError(
@@ -78,6 +85,15 @@ class FollowingTokens(Following):
         tokens: Tensor = self.attention(maps).flatten(2).transpose(1, 2)
         # To concatenate nothing would still change the strides, and with them the last bits of what follows.
         return torch.cat((output[:, :prefix], tokens), dim=1) if prefix else tokens
+
+
+def _refuse_symbols(*values: object) -> None:
+    # A graph of torch.fx knows modules and not hooks: it would leave out parameters, or what follows its last module.
+    if any(isinstance(value, Proxy) for value in values):
+        raise ValueError(
+            "torch.fx (create_feature_extractor, symbolic_trace) does not see inserted attention; "
+            "call remove_attention, make the graph, and insert attention into that, at='norm' for instance"
+        )
 
 
 def unhook(net: nn.Module, modules: set[nn.Module]) -> None:

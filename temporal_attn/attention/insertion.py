@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from math import prod
 from typing import Any, cast
 
 import torch
@@ -50,7 +51,8 @@ def insert_attention(
 ) -> nn.Module:
     """Insert an attention mechanism into a net, in place. A compiled net is compiled anew at its next call.
 
-    The net can be exported or traced afterwards, not scripted: `torch.jit.script` does not take its hooks.
+    The net can be exported or traced afterwards, not scripted: `torch.jit.script` does not take its hooks. Of torch.fx
+    (torchvision's ``create_feature_extractor``) the graph is made first, and attention is inserted into that.
 
     Args:
         net: A timm or torchvision image net that takes (B, C, H, W), C being what its first convolution takes.
@@ -60,7 +62,8 @@ def insert_attention(
             - ``block`` after the whole block. Every family has it; in a DenseNet it is the dense block.
             - ``norm`` after the last normalisation of the residual branch, before the shortcut is added: where the
               papers of SE, CBAM and ECA put it. Not in a DenseNet, nor where the normalisation is channels-last, nor
-              where a convolution or linear layer follows it (pre-activation ResNets and RegNets, ConvNeXt).
+              where a convolution or linear layer follows it (pre-activation ResNets and RegNets, ConvNeXt), nor where
+              it makes only a part of the branch (RepVGG, GhostNet).
             - ``conv`` after the last spatial convolution (larger than 1×1) of the branch, as coordinate attention in
               MobileNets. Blocks without one are passed over.
             - ``stage`` after the whole stage.
@@ -87,11 +90,16 @@ def insert_attention(
     whole, net = net, uncompiled(net)
     if hasattr(net, HOME):
         raise ValueError(f"{type(net).__name__} has attention already; call remove_attention first")
+    if isinstance(image_size, int):
+        raise ValueError(f"image_size={image_size} is not a height and a width, such as (224, 224)")
     patches = patch_convolution(net)
     chosen = places(net, at, stages)
     size = image_size or _image_size(net)
     image = _blank_image(net, size)
-    shapes, answer = _output_shapes(net, chosen if patches is None else [*chosen, patches], image)
+    blocks = places(net, "block", stages) if at == "norm" else []  # that of each place
+    shapes, answer = _output_shapes(net, chosen if patches is None else [*chosen, patches], blocks, image)
+    for place, block in zip(chosen, blocks, strict=False):
+        _check_whole(net, place, block, shapes)
     home = _Home()
     for place, key in _keys(chosen).items():
         wrap, channels = _layout(net, place, shapes, patches, size)
@@ -127,7 +135,9 @@ def remove_attention(net: nn.Module) -> nn.Module:
     """
     whole, net = net, uncompiled(net)
     if not inserted(net):
-        raise ValueError(f"{type(net).__name__} has no inserted attention")
+        inner = next((name for name, module in net.named_modules() if inserted(module)), None)
+        remedy = "" if inner is None else f"; it is in the net inside: .{inner}"
+        raise ValueError(f"{type(net).__name__} has no inserted attention{remedy}")
     _take_out(net)
     forget_compiled_code()
     return whole
@@ -178,8 +188,10 @@ def _blank_pass(net: nn.Module, image: Tensor) -> Any:  # noqa: ANN401
             module.training = mode
 
 
-def _output_shapes(net: nn.Module, names: Sequence[str], image: Tensor) -> tuple[dict[str, tuple[int, ...]], object]:
-    """Shape of what comes out of modules in a blank pass, and the form of the net's own answer."""
+def _output_shapes(
+    net: nn.Module, names: Sequence[str], around: Sequence[str], image: Tensor
+) -> tuple[dict[str, tuple[int, ...]], object]:
+    """Shapes of what comes out of modules, and of those around them that run, and the form of the net's own answer."""
     shapes: dict[str, tuple[int, ...]] = {}
 
     def listen(name: str) -> Callable[..., None]:
@@ -189,7 +201,7 @@ def _output_shapes(net: nn.Module, names: Sequence[str], image: Tensor) -> tuple
         return hook
 
     try:
-        modules = {name: net.get_submodule(name) for name in names}
+        modules = {name: net.get_submodule(name) for name in (*names, *around)}
     except AttributeError as error:
         raise ValueError(f"attention cannot be inserted: {error}") from None
     handles = [module.register_forward_hook(listen(name)) for name, module in modules.items()]
@@ -212,6 +224,17 @@ def _output_shapes(net: nn.Module, names: Sequence[str], image: Tensor) -> tuple
             f"modules {unreached} are not used in the net's forward pass; attention there would do nothing"
         )
     return shapes, answer
+
+
+def _check_whole(net: nn.Module, place: str, block: str, shapes: dict[str, tuple[int, ...]]) -> None:
+    """Refuse the last normalisation of a block that makes only a part of what the block adds to its input."""
+    part, whole = prod(shapes[place]), prod(shapes.get(block, ()))
+    if shapes.get(block) and part != whole:  # a block may answer with something else, or only its parts run (torch.fx)
+        kind = type(net.get_submodule(block)).__name__
+        raise ValueError(
+            f"the last normalisation of block {block} ({kind}) is {place}, which makes {part} of the block's {whole} "
+            "values; use at='block' or name modules"
+        )
 
 
 def _forms(answer: object) -> object:
