@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -159,18 +160,18 @@ def draw_sheet(heading: str, note: str, rows: Sequence[Row]) -> Picture:
 
     columns = len(rows[0].cells)
     width = 2 * _MARGIN + _LABEL + columns * (CELL + _GAP)
-    heights = [max(row.cells[0].shape[0], 84) for row in rows]
+    labels = [_label(row) for row in rows]
+    heights = [max(row.cells[0].shape[0], _height(label, row)) for label, row in zip(labels, rows, strict=True)]
     top = _MARGIN + 64
     sheet = Pillow.new("RGB", (width, top + sum(heights) + len(rows) * 2 * _GAP + _MARGIN), _PAPER)
     pen = ImageDraw.Draw(sheet)
     pen.text((_MARGIN, _MARGIN), _fitted(heading, _font(20), width - 2 * _MARGIN), _INK, _font(20))
     pen.text((_MARGIN, _MARGIN + 28), _fitted(note, _font(14), width - 2 * _MARGIN), _SOFT, _font(14))
-    for row, height in zip(rows, heights, strict=True):
+    for row, label, height in zip(rows, labels, heights, strict=True):
         y = top
-        for line, colour, size in ((row.title, _INK, 15), (row.note, _SOFT, 12)):
-            for words in _wrapped(line, _font(size), _LABEL - 12):
-                pen.text((_MARGIN, y), words, colour, _font(size))
-                y += size + 4
+        for words, colour, size in label:
+            pen.text((_MARGIN, y), words, colour, _font(size))
+            y += size + 4
         if row.scale is not None:
             ramp = heat(np.linspace(0, 1, _LABEL - 24)[None].repeat(10, 0), 0, 1)
             sheet.paste(Pillow.fromarray(ramp), (_MARGIN, y + 4))
@@ -183,6 +184,19 @@ def draw_sheet(heading: str, note: str, rows: Sequence[Row]) -> Picture:
             sheet.paste(Pillow.fromarray(np.ascontiguousarray(cell)), (left, top))
         top += height + 2 * _GAP
     return sheet
+
+
+def _label(row: Row) -> list[tuple[str, tuple[int, int, int], int]]:
+    """Lines of a row's title and note, with the colour and size of each."""
+    return [
+        (words, colour, size)
+        for text, colour, size in ((row.title, _INK, 15), (row.note, _SOFT, 12))
+        for words in _wrapped(text, _font(size), _LABEL - 12)
+    ]
+
+
+def _height(label: Sequence[tuple[str, tuple[int, int, int], int]], row: Row) -> int:
+    return sum(size + 4 for _, _, size in label) + (0 if row.scale is None else 36)
 
 
 def _font(size: int) -> FreeTypeFont | ImageFont:
@@ -217,14 +231,21 @@ def _enlarged(weight: Weights, height: int, width: int) -> Weights:
 
 
 def _wrapped(text: str, font: FreeTypeFont | ImageFont, width: float) -> list[str]:
+    """Lines that fit, broken between words, and in names of modules behind a dot, or else behind an underscore."""
+    parts = [f"{word} " for word in text.split()]
+    for mark in "._":
+        parts = [
+            piece
+            for part in parts
+            for piece in ([part] if font.getlength(part.rstrip()) <= width else re.findall(rf"[^{mark}]*{mark}?", part))
+        ]
     lines = [""]
-    for word in text.split():
-        longer = f"{lines[-1]} {word}".strip()
-        if lines[-1] and font.getlength(longer) > width:
-            lines.append(word)
+    for part in parts:
+        if lines[-1] and font.getlength(f"{lines[-1]}{part}".rstrip()) > width:
+            lines.append(part)
         else:
-            lines[-1] = longer
-    return lines
+            lines[-1] += part
+    return [_fitted(line.rstrip(), font, width) for line in lines]
 
 
 def _fitted(text: str, font: FreeTypeFont | ImageFont, width: float) -> str:

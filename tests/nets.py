@@ -94,7 +94,8 @@ def disturb(net: nn.Module) -> None:
 
 
 def hooks(net: nn.Module) -> list[object]:
-    return [hook for module in net.modules() for hook in module._forward_hooks.values()]
+    modules = list(net.modules())
+    return [hook for m in modules for hook in (*m._forward_hooks.values(), *m._forward_pre_hooks.values())]
 
 
 class Two(nn.Module):

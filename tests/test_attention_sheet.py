@@ -90,3 +90,14 @@ def test_a_row_with_colours_says_its_scale() -> None:
     plain = draw_sheet("", "", [Row("a", "b", [FRAMES[0]])])
     scaled = draw_sheet("", "", [Row("a", "b", [FRAMES[0]], (0.0, 2.0))])
     assert np.asarray(plain)[:, :180].std() < np.asarray(scaled)[:, :180].std()
+
+
+def test_long_names_do_not_run_into_the_pictures() -> None:
+    name = "encoder_layers_encoder_layer_11.attention.channel_gate"
+    rows = [channel_row(name, np.eye(2)), channel_row("next", np.eye(2))]
+    sheet = np.asarray(draw_sheet("heading", "note", rows))
+    edge = 20 + 176  # margin and label
+    first = sheet[84 : 84 + 160, edge - 4 : edge]  # white between the label and the first cell
+    assert (first == 255).all()
+    short = draw_sheet("heading", "note", [channel_row("gate", np.eye(2)), channel_row("next", np.eye(2))])
+    assert sheet.shape[0] > short.height  # nor does the label run into the next row

@@ -30,6 +30,7 @@ class WithUnused(nn.Module):
     [
         ({"at": "layer"}, "is not known; use 'conv'"),
         ({"at": "stage", "stages": [0, 5]}, r"\[0, 5\] do not exist"),
+        ({"at": "stage", "stages": 3}, r"stages=3 is not a list of stage numbers from 1, such as \(3, 4\)"),
         ({"at": ["layer1", "layer1"]}, "twice"),
         ({"at": ["layer9"]}, "layer9"),
         (
@@ -38,7 +39,9 @@ class WithUnused(nn.Module):
         ),
         ({"name": "sebam"}, "choose one of"),
         ({"name": "se", "reduction": 0}, "reduction"),
+        ({"name": CBAM}, "must be a name"),
         ({"gate": "tanh"}, "choose one of"),
+        ({"image_size": 64}, r"image_size=64 is not a height and a width, such as \(224, 224\)"),
         ({"name": "torchvision.ops.SqueezeExcitation", "squeeze_channels": 4}, r"gate=None \(attention_gate: null\)"),
         ({"image_size": (2, 0)}, r"blank image \(1, 3, 2, 0\).*image_size=\(height, width\)"),
     ],
@@ -185,6 +188,15 @@ def test_twice_is_refused_and_so_is_removing_nothing():
     with pytest.raises(ValueError, match="no inserted attention"):
         remove_attention(net)
     insert_attention(net)  # and there is a way back
+    with pytest.raises(ValueError, match=r"Sequential has no inserted attention; it is in the net inside: \.0"):
+        remove_attention(nn.Sequential(net))
+
+
+def test_a_normalisation_that_makes_a_part_of_the_branch_is_refused():
+    net = timm.create_model("ghostnet_050", num_classes=5)
+    with pytest.raises(ValueError, match=r"cheap_operation\.1, which makes 6144 of the block's 12288.*at='block'"):
+        insert_attention(net, "se", at="norm")
+    assert not hooks(net)
 
 
 def test_without_a_gate_argument_a_mechanism_has_that_of_its_paper():

@@ -40,6 +40,11 @@ def test_shape_is_kept(name: str, training: bool, size: tuple[int, int], batch: 
 
 
 @every
+def test_an_empty_batch_stays_empty(name: str):
+    assert tiny(name).eval()(maps(0, 16, 4, 5)).shape == (0, 16, 4, 5)
+
+
+@every
 @training_or_not
 def test_blank_maps_give_numbers(name: str, training: bool):
     module = tiny(name).train(training)
@@ -173,10 +178,10 @@ def test_compiles_in_one_graph(name: str):
 
 
 @every
-def test_exports(name: str):
+def test_exports_for_batches_of_any_size(name: str):
     module = randomise(tiny(name), scale=0.2).eval()
-    x = maps(2, 16, 6, 5)
-    program = torch.export.export(module, (x,))
+    program = torch.export.export(module, (maps(2, 16, 6, 5),), dynamic_shapes=({0: torch.export.Dim("batch")},))
+    x = maps(3, 16, 6, 5)
     assert_equal(name, program.module()(x), module(x))
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+import shutil
+
 import numpy as np
 import pytest
 import torch
@@ -129,3 +132,18 @@ def test_memory_grows_with_places(sub_sample: bool):
 def test_wrong_arguments_are_named(arguments: dict):
     with pytest.raises(ValueError, match=r"positive, got|choose one of"):
         NonLocal(**arguments)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs g++ on a CPU")
+def test_compiled_by_inductor_takes_maps_of_many_sizes_in_training():
+    torch._dynamo.reset()  # what other tests compiled of this code decides which sizes count as varying
+    module = randomise(NonLocal(16), scale=0.3).train()
+    compiled = torch.compile(copy.deepcopy(module), fullgraph=True)
+    for size in ((8, 8), (7, 9), (5, 4)):  # the second makes sizes variables, the third is one
+        one, other = (maps(2, 16, *size).requires_grad_() for _ in range(2))
+        y, expected = compiled(one), module(other)
+        torch.testing.assert_close(y, expected, atol=1e-5, rtol=1e-5)
+        y.square().sum().backward()
+        expected.square().sum().backward()
+        torch.testing.assert_close(one.grad, other.grad, atol=1e-4, rtol=1e-4)

@@ -232,6 +232,12 @@ def test_concatenated_maps_are_never_gated_again(name: str, at: str):
         places(make(name), at)
 
 
+def test_branches_side_by_side_have_no_last_normalisation():
+    net = timm.create_model("repvgg_a0", num_classes=5)
+    with pytest.raises(ValueError, match=r"stages\.0\.0 \(RepVggBlock\).*side by side.*at='block'"):
+        places(net, "norm")
+
+
 def test_a_channels_last_normalisation_is_refused_with_the_remedy():
     with pytest.raises(ValueError, match=r"CNBlock.*LayerNorm.*channels are last; use at='block'"):
         places(make("tv convnext"), "norm")

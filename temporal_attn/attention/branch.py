@@ -88,9 +88,10 @@ class BranchWeights(nn.Module):
         pooled = torch.stack([each.mean((2, 3), keepdim=True) for each in maps]).sum(0)  # the sum is never written
         logits: Tensor = self.up(torch.relu(self.norm(self.down(pooled))))
         # A grouped convolution puts the groups first, within each of them the branches.
-        logits = logits.reshape(len(pooled), self.groups, self.branches, -1).transpose(1, 2)
+        channels = logits.shape[1] // self.branches
+        logits = logits.reshape(pooled.shape[0], self.groups, self.branches, channels // self.groups).transpose(1, 2)
         weights = logits.softmax(1) if self.branches > 1 else logits.sigmoid()
-        return weights.reshape(len(pooled), self.branches, -1, 1, 1)
+        return weights.reshape(pooled.shape[0], self.branches, channels, 1, 1)
 
     def attention_weights(self, _inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
         """What `attention_maps` shows: the share of every branch, (B, M, C, 1, 1)."""

@@ -54,12 +54,12 @@ class CoordAttention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Reweighted maps (B, C, H, W)."""
-        batch, _, height, _ = x.shape
+        batch, _, height, width = x.shape
         channels_last = x.is_contiguous(memory_format=torch.channels_last)
         layout = torch.channels_last if channels_last else torch.contiguous_format
         # One normalisation over rows and columns together, so they travel as one strip of H + W places.
         strip = self.norm(self.reduce(line_means(x)).flatten(0, 1))
-        strip = nn.functional.hardswish(strip).view(batch, -1, self.norm.num_features)
+        strip = nn.functional.hardswish(strip).view(batch, height + width, self.norm.num_features)
         rows = self.rows(strip[:, :height]).transpose(1, 2)[:, :, :, None]
         columns = self.columns(strip[:, height:]).transpose(1, 2)[:, :, None]
         # The weights are small: better they are put into the map's order than that the products run through two.

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad, scaled_dot_product_attention
 
-__all__ = ["QUERY_BLOCK", "attend", "from_tokens", "scores_of", "to_tokens", "weights_of"]
+__all__ = ["QUERY_BLOCK", "attend", "from_tokens", "scores_of", "side_by_side", "to_tokens", "weights_of"]
 
 QUERY_BLOCK = 128
 """Queries whose weights stand in memory at a time, where no fused kernel does the work."""
@@ -31,6 +31,14 @@ def from_tokens(tokens: Tensor, like: Tensor) -> Tensor:
     """Maps (B, C', H, W) of tokens (B, H·W, C'), with the places and the memory layout of the maps ``like``."""
     maps = tokens.transpose(1, 2).reshape(tokens.shape[0], tokens.shape[2], *like.shape[2:])
     return maps.contiguous() if like.is_contiguous() else maps.contiguous(memory_format=torch.channels_last)
+
+
+def side_by_side(tokens: Tensor) -> Tensor:
+    """The same tokens (B, N, C), with the C numbers of each beside each other, as the kernel for CPUs takes them."""
+    if tokens.device.type == "cpu" and torch.compiler.is_compiling():
+        # With room between the tokens: torch 2.14's compiler sorts dense tensors by stride, and fails once N varies.
+        return pad(tokens, (0, KERNEL_WIDTH))[..., : tokens.shape[-1]]
+    return tokens.contiguous()
 
 
 def scores_of(q: Tensor, k: Tensor) -> Tensor:

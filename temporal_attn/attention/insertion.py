@@ -2,7 +2,7 @@
 
 The new modules live under ``net.frame_attention`` and act as forward hooks on the modules that they follow. So the
 net's own parameter names stay as they are (pretrained weights load, missing keys are exactly the new ones), and
-removal restores the net bit for bit. The hook is a bound method of a module, which copies and pickles with its net.
+removal restores the net bit for bit. The hooks are bound methods of modules, which copy and pickle with their net.
 Nets with attention inside are exported or traced, not scripted.
 """
 
@@ -10,12 +10,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from math import prod
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from temporal_attn.attention.compiled import forget_compiled_code, run_uncompiled, uncompiled
+from temporal_attn.attention.following import Following, FollowingChannelsLast, FollowingTokens, unhook
 from temporal_attn.attention.places import patch_convolution, places
 from temporal_attn.attention.registry import build
 
@@ -31,55 +33,11 @@ class _Home(nn.Module):
         return x
 
 
-class _After(nn.Module):
-    """An attention module that acts on the output (B, C, h, w) of another module of the net."""
-
-    def __init__(self, place: str, attention: nn.Module) -> None:
-        super().__init__()
-        self.place = place
-        self.attention = attention
-
-    def act(self, _module: nn.Module, _inputs: tuple[Any, ...], output: Tensor) -> Tensor:
-        """Forward hook: replace the output by its attended form."""
-        out: Tensor = self.attention(output)
-        return out
-
-
-class _AfterChannelsLast(_After):
-    """The same for outputs (B, h, w, C)."""
-
-    def act(self, _module: nn.Module, _inputs: tuple[Any, ...], output: Tensor) -> Tensor:
-        out: Tensor = self.attention(output.permute(0, 3, 1, 2))
-        return out.permute(0, 2, 3, 1)
-
-
-class _AfterTokens(_After):
-    """The same for tokens (B, prefix + h·w, C): those in front (class, registers) are not of the grid and stay."""
-
-    grid: tuple[int, int]
-
-    def note_grid(self, _module: nn.Module, _inputs: tuple[Any, ...], patches: Tensor) -> None:
-        """Forward hook on what makes the patches: tokens alone do not tell h from w."""
-        self.grid = (patches.shape[-2], patches.shape[-1])
-
-    def act(self, _module: nn.Module, _inputs: tuple[Any, ...], output: Tensor) -> Tensor:
-        prefix = output.shape[1] - self.grid[0] * self.grid[1]
-        if prefix < 0:
-            raise ValueError(
-                f"module {self.place!r} has fewer tokens than the grid of {self.grid[0]} × {self.grid[1]} patches; "
-                "attention on the grid needs all of them, so do not drop patches"
-            )
-        maps = output[:, prefix:].transpose(1, 2).reshape(output.shape[0], -1, *self.grid)
-        tokens: Tensor = self.attention(maps).flatten(2).transpose(1, 2)
-        # To concatenate nothing would still change the strides, and with them the last bits of what follows.
-        return torch.cat((output[:, :prefix], tokens), dim=1) if prefix else tokens
-
-
 def inserted(net: nn.Module) -> dict[str, nn.Module]:
     """Name of each module that attention was put behind, to the new module; empty if there is none."""
     home = getattr(net, HOME, None)
-    afters = [] if home is None else [cast(_After, child) for child in home.children()]
-    return {after.place: after for after in afters}
+    modules = [] if home is None else [cast(Following, child) for child in home.children()]
+    return {module.place: module for module in modules}
 
 
 def insert_attention(
@@ -93,7 +51,8 @@ def insert_attention(
 ) -> nn.Module:
     """Insert an attention mechanism into a net, in place. A compiled net is compiled anew at its next call.
 
-    The net can be exported or traced afterwards, not scripted: `torch.jit.script` does not take its hooks.
+    The net can be exported or traced afterwards, not scripted: `torch.jit.script` does not take its hooks. Of torch.fx
+    (torchvision's ``create_feature_extractor``) the graph is made first, and attention is inserted into that.
 
     Args:
         net: A timm or torchvision image net that takes (B, C, H, W), C being what its first convolution takes.
@@ -103,7 +62,8 @@ def insert_attention(
             - ``block`` after the whole block. Every family has it; in a DenseNet it is the dense block.
             - ``norm`` after the last normalisation of the residual branch, before the shortcut is added: where the
               papers of SE, CBAM and ECA put it. Not in a DenseNet, nor where the normalisation is channels-last, nor
-              where a convolution or linear layer follows it (pre-activation ResNets and RegNets, ConvNeXt).
+              where a convolution or linear layer follows it (pre-activation ResNets and RegNets, ConvNeXt), nor where
+              it makes only a part of the branch (RepVGG, GhostNet).
             - ``conv`` after the last spatial convolution (larger than 1×1) of the branch, as coordinate attention in
               MobileNets. Blocks without one are passed over.
             - ``stage`` after the whole stage.
@@ -130,21 +90,26 @@ def insert_attention(
     whole, net = net, uncompiled(net)
     if hasattr(net, HOME):
         raise ValueError(f"{type(net).__name__} has attention already; call remove_attention first")
+    if isinstance(image_size, int):
+        raise ValueError(f"image_size={image_size} is not a height and a width, such as (224, 224)")
     patches = patch_convolution(net)
     chosen = places(net, at, stages)
     size = image_size or _image_size(net)
     image = _blank_image(net, size)
-    shapes, answer = _output_shapes(net, chosen if patches is None else [*chosen, patches], image)
+    blocks = places(net, "block", stages) if at == "norm" else []  # that of each place
+    shapes, answer = _output_shapes(net, chosen if patches is None else [*chosen, patches], blocks, image)
+    for place, block in zip(chosen, blocks, strict=False):
+        _check_whole(net, place, block, shapes)
     home = _Home()
     for place, key in _keys(chosen).items():
         wrap, channels = _layout(net, place, shapes, patches, size)
         attention = build(name, channels, gate, **options).to(image.device, image.dtype)
         home.add_module(key, wrap(place, attention))
-    for after in cast(list[_After], list(home.children())):
-        net.get_submodule(after.place).register_forward_hook(after.act)
-        if isinstance(after, _AfterTokens) and patches is not None:
-            after.grid = shapes[patches][2], shapes[patches][3]
-            net.get_submodule(patches).register_forward_hook(after.note_grid)
+    for following in cast(list[Following], list(home.children())):
+        following.follow(net)
+        if isinstance(following, FollowingTokens) and patches is not None:
+            following.grid = shapes[patches][2], shapes[patches][3]
+            net.get_submodule(patches).register_forward_hook(following.note_grid)
     net.add_module(HOME, home.train(net.training))
     try:
         if _forms(_blank_pass(net, image)) != answer:
@@ -170,7 +135,9 @@ def remove_attention(net: nn.Module) -> nn.Module:
     """
     whole, net = net, uncompiled(net)
     if not inserted(net):
-        raise ValueError(f"{type(net).__name__} has no inserted attention")
+        inner = next((name for name, module in net.named_modules() if inserted(module)), None)
+        remedy = "" if inner is None else f"; it is in the net inside: .{inner}"
+        raise ValueError(f"{type(net).__name__} has no inserted attention{remedy}")
     _take_out(net)
     forget_compiled_code()
     return whole
@@ -178,11 +145,7 @@ def remove_attention(net: nn.Module) -> nn.Module:
 
 def _take_out(net: nn.Module) -> None:
     """Remove the hooks and the new modules."""
-    afters = set(inserted(net).values())
-    for module in net.modules():
-        for key, hook in list(module._forward_hooks.items()):
-            if getattr(hook, "__self__", None) in afters:
-                del module._forward_hooks[key]
+    unhook(net, set(inserted(net).values()))
     delattr(net, HOME)
 
 
@@ -225,8 +188,10 @@ def _blank_pass(net: nn.Module, image: Tensor) -> Any:  # noqa: ANN401
             module.training = mode
 
 
-def _output_shapes(net: nn.Module, names: Sequence[str], image: Tensor) -> tuple[dict[str, tuple[int, ...]], object]:
-    """Shape of what comes out of modules in a blank pass, and the form of the net's own answer."""
+def _output_shapes(
+    net: nn.Module, names: Sequence[str], around: Sequence[str], image: Tensor
+) -> tuple[dict[str, tuple[int, ...]], object]:
+    """Shapes of what comes out of modules, and of those around them that run, and the form of the net's own answer."""
     shapes: dict[str, tuple[int, ...]] = {}
 
     def listen(name: str) -> Callable[..., None]:
@@ -236,7 +201,7 @@ def _output_shapes(net: nn.Module, names: Sequence[str], image: Tensor) -> tuple
         return hook
 
     try:
-        modules = {name: net.get_submodule(name) for name in names}
+        modules = {name: net.get_submodule(name) for name in (*names, *around)}
     except AttributeError as error:
         raise ValueError(f"attention cannot be inserted: {error}") from None
     handles = [module.register_forward_hook(listen(name)) for name, module in modules.items()]
@@ -261,6 +226,17 @@ def _output_shapes(net: nn.Module, names: Sequence[str], image: Tensor) -> tuple
     return shapes, answer
 
 
+def _check_whole(net: nn.Module, place: str, block: str, shapes: dict[str, tuple[int, ...]]) -> None:
+    """Refuse the last normalisation of a block that makes only a part of what the block adds to its input."""
+    part, whole = prod(shapes[place]), prod(shapes.get(block, ()))
+    if shapes.get(block) and part != whole:  # a block may answer with something else, or only its parts run (torch.fx)
+        kind = type(net.get_submodule(block)).__name__
+        raise ValueError(
+            f"the last normalisation of block {block} ({kind}) is {place}, which makes {part} of the block's {whole} "
+            "values; use at='block' or name modules"
+        )
+
+
 def _forms(answer: object) -> object:
     """Shapes of the tensors of a net's answer, however they are put together."""
     if isinstance(answer, Tensor):
@@ -282,7 +258,7 @@ def _layout(
     shapes: dict[str, tuple[int, ...]],
     patches: str | None,
     size: tuple[int, int],
-) -> tuple[type[_After], int]:
+) -> tuple[type[Following], int]:
     """How attention has to follow a module, and the number of channels there."""
     shape = shapes[place]
     if len(shape) == 4:
@@ -290,10 +266,10 @@ def _layout(
         _, one, two, three = shape
         last, first = abs(one * size[1] - two * size[0]), abs(two * size[1] - three * size[0])
         if last < first or (last == first and getattr(net, "output_fmt", None) == "NHWC"):
-            return _AfterChannelsLast, three
-        return _After, one
+            return FollowingChannelsLast, three
+        return Following, one
     if len(shape) == 3 and patches is not None and shape[1] >= shapes[patches][-2] * shapes[patches][-1]:
-        return _AfterTokens, shape[2]
+        return FollowingTokens, shape[2]
     found = f"a tensor of shape {shape}" if shape else "something else"
     raise ValueError(
         f"module {place!r} does not return a (B, C, H, W) map, nor the tokens of a vision transformer's grid, but "

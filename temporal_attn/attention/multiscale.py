@@ -97,7 +97,7 @@ class ScaleWeights(nn.Module):
 
     def forward(self, maps: Sequence[Tensor]) -> Tensor:
         """The weights, once for each image of the batch."""
-        return self.logits.softmax(0).view(1, -1, 1, 1, 1).expand(len(maps[0]), -1, -1, -1, -1)
+        return self.logits.softmax(0).view(1, -1, 1, 1, 1).expand(maps[0].shape[0], -1, -1, -1, -1)
 
     def attention_weights(self, _inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
         """What `attention_maps` shows: the share of every scale, (B, S, 1, 1, 1)."""

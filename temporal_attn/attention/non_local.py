@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn.functional import max_pool2d
 
 from temporal_attn.attention.channel import bottleneck_width
-from temporal_attn.attention.fused import attend, from_tokens, to_tokens, weights_of
+from temporal_attn.attention.fused import attend, from_tokens, side_by_side, to_tokens, weights_of
 from temporal_attn.attention.gates import check_gate, start_at_zero
 from temporal_attn.attention.norm import BatchNorm2d
 
@@ -75,7 +75,7 @@ class NonLocal(nn.Module):
     def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Scaled queries, keys and values (B, 1, places, width) of maps (B, C, H, W)."""
         seen = max_pool2d(x, 2, ceil_mode=True) if self.sub_sample else x
-        q = to_tokens(self.query(x) * self.scale).contiguous()  # narrow, so a copy is worth the fused kernel
+        q = side_by_side(to_tokens(self.query(x) * self.scale))  # narrow, so a copy is worth the fused kernel
         k, v = to_tokens(self.key_value(seen)).contiguous().chunk(2, -1)
         return q.unsqueeze(1), k.unsqueeze(1), v.unsqueeze(1)
 

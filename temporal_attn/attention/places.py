@@ -81,6 +81,8 @@ def places(net: nn.Module, at: str | Sequence[str], stages: Sequence[int] | None
     Raises:
         ValueError: The net has no such place; the error says what was found and what to pass.
     """
+    if isinstance(stages, (int, str)):
+        raise ValueError(f"stages={stages!r} is not a list of stage numbers from 1, such as (3, 4)")
     if not isinstance(at, str):
         if stages is not None:
             raise ValueError("stages number the places of at='conv', 'norm', 'block' and 'stage'; leave them out")
@@ -222,6 +224,11 @@ def _in_branch(net: nn.Module, block: str, at: str) -> str | None:
                 if isinstance(child, nn.Conv2d) and max(child.kernel_size) > 1
             ),
             None,
+        )
+    if hasattr(module, "reparameterize"):
+        raise ValueError(
+            f"block {block} ({type(module).__name__}) has several branches side by side, which are to be fused; use "
+            "at='block'"
         )
     branch = list(_branch(module, block))
     norms = [i for i, (_, child) in enumerate(branch) if _is_norm(child)]

@@ -97,7 +97,7 @@ class QueryKeyValue(nn.Module):
             where = sincos(x.shape[2], x.shape[3], x.shape[1], x.device).to(x.dtype)
             weight = self.query_key_value.weight.flatten(1)[: width // 3 * 2]
             tokens = tokens + pad(linear(where, weight), (0, width // 3))
-        q, k, v = tokens.view(batch, places, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
+        q, k, v = tokens.view(batch, places, 3, self.heads, width // (3 * self.heads)).permute(2, 0, 3, 1, 4)
         return q, k, v
 
     def bias(self, x: Tensor) -> Bias | None:

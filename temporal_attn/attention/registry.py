@@ -75,6 +75,8 @@ def find(name: str) -> Callable[..., nn.Module]:
     Raises:
         ValueError: Nothing has that name, what has it cannot be imported, or it is not a class of modules.
     """
+    if not isinstance(name, str):
+        raise ValueError(f"attention {name!r} must be a name, or the path of a class as a string")
     if name in _REGISTRY:
         return _REGISTRY[name]
     point = _registered_elsewhere().get(name)

@@ -175,12 +175,14 @@ class SpatialTransformer(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Resampled maps (B, C, H, W), or clips (B, T, C, H, W)."""
         maps, num_frames = (x.flatten(0, 1), x.shape[1]) if x.ndim == 5 else (x, self.num_frames)
-        if len(maps) % num_frames:
+        if maps.shape[0] % num_frames:
             raise ValueError(
-                f"a batch of {len(maps)} maps does not divide into clips of num_frames={num_frames}; "
+                f"a batch of {maps.shape[0]} maps does not divide into clips of num_frames={num_frames}; "
                 "set num_frames to the frames of a clip, or pass clips (B, T, C, H, W)"
             )
         theta = self.localisation(maps, num_frames)
+        if maps.shape[0] == 0:  # the sampler refuses to take nothing
+            return x
         out = self._sample(maps, theta)
         if self.gate == "residual":
             out = maps + out
