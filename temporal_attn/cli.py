@@ -5,6 +5,7 @@ Exit status: 0 done, 1 found or failed as reported, 2 wrong use, 130 interrupted
 
 from __future__ import annotations
 
+import io
 import logging
 import os
 import sys
@@ -146,6 +147,8 @@ def main(args: Sequence[str] | None = None) -> int:
     """
     words = list(sys.argv[1:] if args is None else args)
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
+        sys.stdout.reconfigure(errors="backslashreplace")  # a locale without a letter of a name costs that letter only
     # Lightning 2.6 asks torch in a way that torch is about to give up; nobody who types a command can change it.
     warnings.filterwarnings("ignore", ".*LeafSpec.*")
     if words[:1] != ["bench"]:  # layers are measured under the allocator that everybody's process has

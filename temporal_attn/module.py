@@ -38,8 +38,8 @@ from temporal_attn.types import ClipSpec, ModelOutput, UserError, VideoBatch
 __all__ = ["VideoClassificationModule"]
 
 _NO_CLASSES = (
-    "the module does not know its classes: pass class_names, load it from a checkpoint, or fit it with a datamodule "
-    "that has class_names"
+    "the module does not know its classes: pass class_names, load it from a checkpoint (--ckpt_path), or fit it with a "
+    "datamodule that has class_names"
 )
 
 

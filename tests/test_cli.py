@@ -336,6 +336,18 @@ def test_interruption_is_no_plain_failure(monkeypatch: pytest.MonkeyPatch, capsy
     assert "interrupted" in one_line(capsys)
 
 
+def test_a_locale_without_the_letters() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "temporal_attn", "cache", "frames", "--help"],
+        capture_output=True,
+        check=False,
+        cwd=ROOT,
+        env={**os.environ, "PYTHONIOENCODING": "ascii"},
+    )
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert b"Most 10\\u2079 bytes" in done.stdout
+
+
 @pytest.mark.parametrize("unbuffered", ["", "1"])
 def test_a_reader_that_has_seen_enough(unbuffered: str) -> None:
     """As in ``temporal-attn --help | head``."""

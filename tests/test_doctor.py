@@ -312,6 +312,9 @@ def test_wrong_use(healthy, tmp_path):
         run_doctor(str(healthy / "root"), str(tmp_path))
     with pytest.raises(UserError, match="its folder does not exist"):
         run_doctor(str(healthy / "root"), json=str(tmp_path / "nowhere" / "doctor.json"))
+    with pytest.raises(UserError, match="is a folder; choose a file"):
+        run_doctor(str(healthy / "root"), html=str(tmp_path), cache_dir=str(tmp_path / "cache"))
+    assert not (tmp_path / "cache").exists()  # found out before the scan
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match="no videos for train"):
         run_doctor(str(tmp_path / "empty"), cache_dir=str(tmp_path))
