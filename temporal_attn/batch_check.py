@@ -10,7 +10,7 @@ from torch import Tensor
 
 from temporal_attn.types import UserError, VideoBatch
 
-__all__ = ["batch_size", "check_batch", "whole_labels"]
+__all__ = ["batch_size", "check_batch", "check_indices", "whole_labels"]
 
 _WANTED = "a dict with video (B, T, 3, H, W) and label (B,)"
 
@@ -49,6 +49,22 @@ def check_batch(batch: Any, stage: str, num_classes: int, multi_label: bool, cha
         _check_label(batch, stage, num_classes, multi_label)
 
 
+def check_indices(batch: Any, stage: str, num_classes: int) -> None:  # noqa: ANN401
+    """Refuse class indices that are out of range, in any batch whose labels still lie on the CPU: no device waits.
+
+    Args:
+        batch, stage, num_classes: As in `check_batch`; what is wrong with the batch otherwise is left to that.
+
+    Raises:
+        UserError: A class index is out of range.
+    """
+    label = batch.get("label") if isinstance(batch, Mapping) else None
+    if not isinstance(label, Tensor) or label.ndim != 1 or not len(label) or label.is_floating_point():
+        return
+    if label.device.type == "cpu":
+        _check_range(label, stage, num_classes)
+
+
 def _check_video(batch: Mapping[str, Any], stage: str, channels: int) -> None:
     video = batch.get("video")
     if not isinstance(video, Tensor):
@@ -82,11 +98,15 @@ def _check_label(batch: Mapping[str, Any], stage: str, num_classes: int, multi_l
             f"{where} is {tuple(label.shape)} {label.dtype}: give class indices (B,) as integers, or rows (B, "
             f"{num_classes}), one column a class"
         )
+    _check_range(label, stage, num_classes)
+
+
+def _check_range(label: Tensor, stage: str, num_classes: int) -> None:
     least = 0 if stage == "train" else -1
     if not (least <= int(label.min()) and int(label.max()) < num_classes):
         wrong = int(label.max()) if int(label.max()) >= num_classes else int(label.min())
         unknown = "; a video without a label (-1) teaches nothing, leave it out" if wrong == -1 else ""
         raise UserError(
-            f"{where} has {wrong}, but the {num_classes} classes are 0 to {num_classes - 1}: number the labels in the "
-            f"order of class_names{unknown}"
+            f"label of the {stage} batch has {wrong}, but the {num_classes} classes are 0 to {num_classes - 1}: number "
+            f"the labels in the order of class_names{unknown}"
         )

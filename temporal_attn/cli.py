@@ -1,16 +1,19 @@
 """The program ``temporal-attn``: fit, validate, test, predict by LightningCLI, and the commands of this package.
 
-Exit status: 0 done, 1 found or failed as reported, 2 wrong use.
+Exit status: 0 done, 1 found or failed as reported, 2 wrong use, 130 interrupted, 141 nobody reads stdout any longer.
 """
 
 from __future__ import annotations
 
+import io
 import logging
+import os
 import sys
 import warnings
 from collections.abc import Callable, Sequence
 from importlib import import_module
 from inspect import signature
+from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -144,20 +147,34 @@ def main(args: Sequence[str] | None = None) -> int:
     """
     words = list(sys.argv[1:] if args is None else args)
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
+        sys.stdout.reconfigure(errors="backslashreplace")  # a locale without a letter of a name costs that letter only
     # Lightning 2.6 asks torch in a way that torch is about to give up; nobody who types a command can change it.
     warnings.filterwarnings("ignore", ".*LeafSpec.*")
-    command = words[0] if words else "--help"
-    if command != "bench":  # layers are measured under the allocator that everybody's process has
+    if words[:1] != ["bench"]:  # layers are measured under the allocator that everybody's process has
         keep_large_blocks()
     try:
+        status = _run(words or ["--help"])
+        sys.stdout.flush()  # not left to the end of the interpreter, where what it raises cannot be caught
+    except BrokenPipeError:  # whoever reads has seen enough, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    return status
+
+
+def _run(words: list[str]) -> int:
+    try:
         _check_datamodules()
-        if command in _LIGHTNING:
+        if words[0] in _LIGHTNING:
             return _run_lightning(words)
         for length in (2, 1):  # a command of two words has options of its own
             if " ".join(words[:length]) in _COMMANDS:
                 return _run_command(" ".join(words[:length]), words[length:])
-        return _usage(command)
-    except SystemExit as stop:  # the parsers end the program after --help and after a usage error
+        return _usage(words[0], words[1:])
+    except SystemExit as stop:
+        if isinstance(stop.__context__, KeyboardInterrupt):  # Lightning makes a plain failure of it
+            return _fail("interrupted", 130)
+        # The parsers end the program after --help and after a usage error.
         return stop.code if isinstance(stop.code, int) else 2 if stop.code else 0
     except KeyboardInterrupt:
         return _fail("interrupted", 130)
@@ -172,7 +189,7 @@ def _fail(message: str, status: int) -> int:
     return status
 
 
-def _usage(command: str) -> int:
+def _usage(command: str, rest: list[str]) -> int:
     every = {**_LIGHTNING, **{name: known.help for name, known in _COMMANDS.items()}}
     if command in ("--version", "-V"):
         from temporal_attn import __version__
@@ -180,10 +197,12 @@ def _usage(command: str) -> int:
         print(f"temporal-attn {__version__}")
         return 0
     suites = {name: text for name, text in every.items() if name.startswith(f"{command} ")}
+    if suites and rest and rest[0] not in ("--help", "-h"):
+        return _fail(f"'{command} {rest[0]}' is not a command; choose one of: {', '.join(suites)}", 2)
     if not suites and command not in ("--help", "-h"):
         return _fail(f"{command!r} is not a command; choose one of: {', '.join(every)}", 2)
     shown = suites or every
-    print(f"usage: temporal-attn {command if suites else 'COMMAND'} [options]\n")
+    print(f"usage: temporal-attn {f'{command} ' if suites else ''}COMMAND [options]\n")
     print("Train video classifiers with attention, and see which frames decided.\n")
     for name, text in shown.items():
         print(f"  {name:<{max(map(len, shown))}}  {text}")
@@ -242,7 +261,7 @@ def _flags_with_values(words: list[str], run: Callable[..., int]) -> list[str]:
     }
     alone = [
         word in switches and (after.startswith("-") or not after)
-        for word, after in zip(words, [*words[1:], ""], strict=True)
+        for word, after in zip_longest(words, words[1:], fillvalue="")
     ]
     return [f"{word}=true" if is_alone else word for word, is_alone in zip(words, alone, strict=True)]
 

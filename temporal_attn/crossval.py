@@ -219,7 +219,9 @@ def _claim(path: Path, settings: dict[str, Any]) -> None:
     Raises:
         UserError: Those of another experiment do.
     """
-    if path.is_file() and json.loads(path.read_text(encoding="utf-8")) != settings:
+    # Where a wrong option stopped the first fold before it began, nothing lies here yet.
+    begun = path.is_file() and any(path.parent.glob("fold-*"))
+    if begun and json.loads(path.read_text(encoding="utf-8")) != settings:
         raise UserError(
             f"{path.parent}: holds the folds of other settings, see {path}; choose another folder with --out"
         )

@@ -10,7 +10,7 @@ import pytorch_lightning as pl
 from pytorch_lightning.cli import LightningCLI
 
 from temporal_attn.features import FeatureCache
-from temporal_attn.lightning_cli import TemporalCLI
+from temporal_attn.lightning_cli import PARSERS, TemporalCLI
 from temporal_attn.types import UserError
 
 __all__ = ["Experiment", "load_experiment"]
@@ -68,6 +68,7 @@ def load_experiment(config: str | Sequence[str], options: Sequence[str] = ()) ->
             subclass_mode_data=True,
             seed_everything_default=0,
             save_config_callback=None,
+            parser_kwargs=PARSERS,
             args=["fit", *(f"--config={file}" for file in files), *quiet, *options],
         )
     except ValueError as error:

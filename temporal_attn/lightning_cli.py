@@ -15,7 +15,7 @@ from pytorch_lightning.callbacks import RichProgressBar
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
-import datamodules  # short names of its classes work on the command line once it is imported
+import datamodules
 from datamodules.base import TooManyFailures
 from temporal_attn.callbacks import BestCheckpoint, MetricsWriter, PredictionWriter, run_folder
 from temporal_attn.checkpoints import read_checkpoint
@@ -24,12 +24,19 @@ from temporal_attn.module import VideoClassificationModule
 from temporal_attn.result_page import ResultPage
 from temporal_attn.types import UserError
 
-__all__ = ["TemporalCLI", "run"]
+__all__ = ["PARSERS", "TemporalCLI", "run"]
 
-assert datamodules
+# Names of classes are imported when they are asked for, and --help lists, and short names find, what has been imported.
+_DATAMODULES = tuple(getattr(datamodules, name) for name in datamodules.__all__)
 
 # A failure is tolerated up to this count or share, whichever is more; the same rule stops a training.
 TOLERATED, TOLERATED_SHARE = 5, 0.01
+
+# What the parsers are called, and their synopsis: that of all options takes sixty lines, and stood above every error.
+PARSERS: dict[str, Any] = {
+    "prog": "temporal-attn",
+    **{name: {"usage": f"temporal-attn {name} [options]"} for name in ("fit", "validate", "test", "predict")},
+}
 
 
 class TemporalCLI(LightningCLI):
@@ -63,6 +70,20 @@ class TemporalCLI(LightningCLI):
             raise UserError(f"checkpoint {path}: no such file")
         else:
             super()._parse_ckpt_path()
+
+    def _add_configure_optimizers_method_to_model(self, subcommand: str | None) -> None:
+        """Say that ``--optimizer`` has nothing to optimise before the data has told the classes.
+
+        Raises:
+            UserError: It is given, and the model is not made yet.
+        """
+        optimizer = self._get(self.config, "optimizer")
+        if optimizer and isinstance(self.model, VideoClassificationModule) and not list(self.model.parameters()):
+            raise UserError(
+                "--optimizer: the model is made when the data has told its classes, and has AdamW with a rate a part: "
+                "set model.lr, model.backbone_lr and model.weight_decay, or give model.class_names too"
+            )
+        super()._add_configure_optimizers_method_to_model(subcommand)
 
     def before_instantiate_classes(self) -> None:
         """Show progress on stderr, because stdout is for results; unless it is switched off."""
@@ -106,7 +127,7 @@ def run(words: list[str], program: type[TemporalCLI] | None = None) -> int:
             seed_everything_default=0,
             save_config_kwargs={"overwrite": True},
             trainer_defaults={"callbacks": [metrics]},
-            parser_kwargs={"prog": "temporal-attn"},
+            parser_kwargs=PARSERS,
             args=words,
         )
     except MisconfigurationException as error:

@@ -17,7 +17,7 @@ from pytorch_lightning.trainer.states import TrainerFn
 from torch import Tensor
 
 from temporal_attn import losses
-from temporal_attn.batch_check import batch_size, check_batch, whole_labels
+from temporal_attn.batch_check import batch_size, check_batch, check_indices, whole_labels
 from temporal_attn.checkpoints import random_state, take_up_random_state
 from temporal_attn.distillation import Teacher
 from temporal_attn.ema import ExponentialMovingAverage
@@ -38,8 +38,8 @@ from temporal_attn.types import ClipSpec, ModelOutput, UserError, VideoBatch
 __all__ = ["VideoClassificationModule"]
 
 _NO_CLASSES = (
-    "the module does not know its classes: pass class_names, load it from a checkpoint, or fit it with a datamodule "
-    "that has class_names"
+    "the module does not know its classes: pass class_names, load it from a checkpoint (--ckpt_path), or fit it with a "
+    "datamodule that has class_names"
 )
 
 
@@ -277,6 +277,13 @@ class VideoClassificationModule(pl.LightningModule):
             if batch_size(batch):
                 self._checked.add(stage)
         return whole_labels(batch)
+
+    def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:  # noqa: ANN401 - of whatever loader
+        """Looks at the class indices of each batch; the steps check the first one of a stage only."""
+        prefix = self.trainer.state.stage and self.trainer.state.stage.dataloader_prefix
+        if prefix and prefix != "predict":
+            check_indices(batch, prefix, len(self.class_names or []))
+        return batch
 
     def validation_step(self, batch: VideoBatch, batch_idx: int, dataloader_idx: int = 0) -> None:
         """Collect scores of a validation batch; several loaders make one evaluation."""

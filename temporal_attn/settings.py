@@ -11,6 +11,11 @@ from temporal_attn.types import UserError
 __all__ = ["check_settings"]
 
 _RANGES: dict[str, tuple[Callable[[float], bool], str]] = {
+    "mlp_ratio": (lambda value: value >= 0, "a ratio, 0 or more"),
+    "lr": (lambda value: value >= 0, "a rate, 0 or more"),
+    "backbone_lr": (lambda value: value >= 0, "a rate, 0 or more"),
+    "weight_decay": (lambda value: value >= 0, "a rate, 0 or more"),
+    "unfreeze_epoch": (lambda value: value >= 0, "an epoch, 0 or more, or null"),
     "label_smoothing": (lambda value: 0 <= value < 1, "a share in [0, 1)"),
     "warmup": (lambda value: 0 <= value <= 1, "a share of the training in [0, 1]"),
     "layer_decay": (lambda value: 0 < value <= 1, "a ratio in (0, 1]"),

@@ -122,6 +122,16 @@ def test_the_first_batch_of_each_stage_is_checked(tmp_path: Path) -> None:
         trainer(tmp_path).predict(module(), wrong)
 
 
+def test_labels_of_later_batches_are_checked_too(tmp_path: Path) -> None:
+    wrong = clips(label=torch.tensor([0, 1, 0, 7]))
+    with pytest.raises(UserError, match="label of the train batch has 7, but the 2 classes"):
+        trainer(tmp_path).fit(module(), wrong)
+    with pytest.raises(UserError, match="label of the val batch has 7"):
+        trainer(tmp_path).fit(module(), clips(), wrong)
+    with pytest.raises(UserError, match="label of the test batch has 7"):
+        trainer(tmp_path).test(module(), wrong)
+
+
 def test_small_integers_are_labels_too(tmp_path: Path) -> None:
     label = torch.tensor([0, 1, 1, 0], dtype=torch.int32)
     net = module()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -298,6 +299,11 @@ def test_too_many_bad_files_stop_training(tiny_ucf: Path, tmp_path: Path, capsys
         ([], 0, "usage"),
         (["--version"], 0, "temporal-attn"),
         (["nonsense"], 2, "nonsense"),
+        (["bench", "--help"], 0, "bench loader"),
+        (["bench", "nonsense"], 2, "'bench nonsense' is not a command; choose one of: bench loader"),
+        (["doctor"], 2, "required: root"),
+        (["fit", "--data.help", "UCF101DataModule"], 0, "--data.val_groups"),
+        (["fit", "--data", "NoSuchDataModule"], 2, "usage: temporal-attn fit [options]\n"),
         (["inspect", "--help"], 0, "--checkpoint"),
         (["fit", "--help"], 0, "--model"),
         (["demo", "--help"], 0, "--out"),
@@ -308,6 +314,54 @@ def test_usage(words: list[str], status: int, said: str, capsys: Any) -> None:
     assert main(words) == status
     out = capsys.readouterr()
     assert said in out.out + out.err
+
+
+def test_optimizer_of_a_model_that_is_not_made_yet(tiny_ucf: Path, tmp_path: Path, capsys: Any) -> None:
+    words = options("ucf101_20.yaml", tiny_ucf, tmp_path, "run")
+    assert main(["fit", *words, "--optimizer=SGD", "--optimizer.lr=0.1"]) == 2
+    assert "--optimizer: the model is made when" in one_line(capsys)
+
+
+def test_interruption_is_no_plain_failure(monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    """Lightning ends the program with status 1 for it."""
+
+    def interrupted(*_: Any, **__: Any) -> None:
+        try:
+            raise KeyboardInterrupt
+        except KeyboardInterrupt:
+            sys.exit(1)
+
+    monkeypatch.setattr("temporal_attn.lightning_cli.TemporalCLI", interrupted)
+    assert main(["fit"]) == 130
+    assert "interrupted" in one_line(capsys)
+
+
+def test_a_locale_without_the_letters() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "temporal_attn", "cache", "frames", "--help"],
+        capture_output=True,
+        check=False,
+        cwd=ROOT,
+        env={**os.environ, "PYTHONIOENCODING": "ascii"},
+    )
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert b"Most 10\\u2079 bytes" in done.stdout
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_a_reader_that_has_seen_enough(unbuffered: str) -> None:
+    """As in ``temporal-attn --help | head``."""
+    program = subprocess.Popen(
+        [sys.executable, "-m", "temporal_attn", "--help"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        cwd=ROOT,
+        env={**os.environ, "PYTHONUNBUFFERED": unbuffered},
+    )
+    assert program.stdout is not None
+    program.stdout.close()
+    _, said = program.communicate()
+    assert (program.returncode, said) == (141, b"")
 
 
 def test_termination_is_no_success(monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:

@@ -102,6 +102,17 @@ def test_the_command_runs_each_fold_once(tiny_ucf: Path, tmp_path: Path, capsys:
     assert "other settings" in capsys.readouterr().err
 
 
+def test_a_wrong_option_does_not_claim_the_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any):
+    config = tmp_path / "empty.yaml"
+    config.write_text("{}\n")
+    words = ["crossval", f"--config={config}", f"--out={tmp_path / 'cv'}"]
+    assert main([*words, "--options=[trainer.nonsense=1]"]) == 2
+    monkeypatch.setattr("temporal_attn.crossval.run", lambda words, program: 1)
+    capsys.readouterr()
+    assert main(words) == 1
+    assert "other settings" not in capsys.readouterr().err
+
+
 def test_official_folds_are_three(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     seen: list[list[str]] = []
 

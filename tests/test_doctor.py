@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import html.parser
+import io
 import json
 import os
 import shutil
@@ -11,7 +12,8 @@ from patches import moving_patches
 from videos import write_text, write_truncated, write_video
 
 from datamodules import FolderDataModule
-from datamodules.doctor import Clip, Inventory, find_problems, run_doctor, take_inventory
+from datamodules.doctor import Clip, Inventory, Problem, find_problems, run_doctor, take_inventory
+from datamodules.doctor.report import Diagnosis, print_table
 from datamodules.examination import Examination
 from datamodules.exclusion import read_exclusions, write_exclusions
 from datamodules.fingerprint import FINGERPRINT_BYTES
@@ -132,6 +134,19 @@ def test_strict_makes_errors_of_warnings():
     for strict, severity in ((False, "warning"), (True, "error")):
         (problem,) = find_problems(inventory, {"a/1": seen("a/1")}, 8, strict)
         assert (problem.kind, problem.severity) == ("missing", severity)
+
+
+@pytest.mark.parametrize("name", ["caf\udce9.mp4", f"{'long' * 40}.mp4"])
+def test_names_stay_in_one_piece_and_can_be_printed(name, monkeypatch):
+    """In a pipe, whose reader looks for names, and which takes UTF-8 only."""
+    problems = (Problem("unreadable", "error", f"root/{name}", f"root/{name}", "not a video"),)
+    stdout = io.TextIOWrapper(io.BytesIO(), encoding="utf-8", errors="strict")
+    monkeypatch.setattr("sys.stdout", stdout)
+    monkeypatch.setenv("COLUMNS", "80")
+    print_table(Diagnosis("root", None, 1, Inventory(()), {}, problems))
+    stdout.flush()
+    printed = stdout.buffer.getvalue().decode()
+    assert printed.count(name.replace("\udce9", "\\udce9")) == 2
 
 
 # The command, on real files
@@ -297,6 +312,9 @@ def test_wrong_use(healthy, tmp_path):
         run_doctor(str(healthy / "root"), str(tmp_path))
     with pytest.raises(UserError, match="its folder does not exist"):
         run_doctor(str(healthy / "root"), json=str(tmp_path / "nowhere" / "doctor.json"))
+    with pytest.raises(UserError, match="is a folder; choose a file"):
+        run_doctor(str(healthy / "root"), html=str(tmp_path), cache_dir=str(tmp_path / "cache"))
+    assert not (tmp_path / "cache").exists()  # found out before the scan
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match="no videos for train"):
         run_doctor(str(tmp_path / "empty"), cache_dir=str(tmp_path))

@@ -291,7 +291,18 @@ def test_unknown_classes_are_an_error(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"label_smoothing": 1.0}, {"warmup": 2.0}, {"class_names": ["a", "a"]}, {"temporal": "lstm"}]
+    "wrong",
+    [
+        {"label_smoothing": 1.0},
+        {"warmup": 2.0},
+        {"class_names": ["a", "a"]},
+        {"temporal": "lstm"},
+        {"lr": -1e-3},
+        {"backbone_lr": float("nan")},
+        {"weight_decay": -0.05},
+        {"mlp_ratio": -1.0},
+        {"unfreeze_epoch": -1},
+    ],
 )
 def test_wrong_settings_are_user_errors(wrong: dict[str, Any]) -> None:
     with pytest.raises(UserError):

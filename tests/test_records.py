@@ -101,6 +101,9 @@ def test_lists_that_cannot_be_read(tmp_path):
     twice = write(tmp_path / "twice.txt", "a/one.mp4", "a/two.mp4", "a/one.mp4")
     with pytest.raises(UserError, match=r"twice.txt, line 3: a/one\.mp4 is listed twice, first in .*twice.txt, line 1"):
         read_path_list(twice)
+    alike = write(tmp_path / "alike.txt", "a/one.mp4", "a/one.avi")
+    with pytest.raises(UserError, match=r"line 2: a/one\.avi differs from a/one\.mp4 \(.*line 1\) in its suffix only"):
+        read_path_list(alike)
     for nothing in ("", "\ufeff", "\r\n  \n"):
         (tmp_path / "nothing.txt").write_text(nothing, encoding="utf-8")
         with pytest.raises(UserError, match=r"nothing.txt: empty; expected lines '<class>/<video>'"):

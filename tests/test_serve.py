@@ -312,6 +312,15 @@ def test_an_empty_token_is_refused():
             serve("best.ckpt", host=host, token="")
 
 
+def test_what_cannot_be_served_is_refused_at_once(tmp_path):
+    from temporal_attn.serve import serve
+
+    with pytest.raises(UserError, match="port is 99999; it has to be 1 to 65535"):
+        serve("best.ckpt", port=99999)
+    with pytest.raises(UserError, match=r"videos .*gone: no such folder"):
+        serve("best.ckpt", videos=tmp_path / "gone")
+
+
 def test_a_token_of_any_letters_is_printed_as_an_address(monkeypatch, capsys):
     import uvicorn
 

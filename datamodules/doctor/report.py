@@ -96,6 +96,8 @@ def print_table(diagnosis: Diagnosis) -> None:
     from rich.table import Table
 
     console = Console()
+    if not console.is_terminal:  # a file or another program wants names in one piece
+        console.width = 10_000
     table = Table(box=None, pad_edge=False, show_header=False)
     for overflow in ("ignore", "ignore", "fold", "fold"):
         table.add_column(overflow=overflow, no_wrap=overflow == "ignore")
@@ -107,14 +109,19 @@ def print_table(diagnosis: Diagnosis) -> None:
         if shown[key] > (_SHOWN if problem.severity == "error" else 1):
             continue
         count = f"{by_kind[key]:,} ×" if shown[key] == 1 else ""
-        names = escape(diagnosis.shorten(problem.path))
+        names = escape(_printable(diagnosis.shorten(problem.path)))
         if problem.other:
-            names += f"\n[dim]{escape(diagnosis.shorten(problem.other))}[/]"
+            names += f"\n[dim]{escape(_printable(diagnosis.shorten(problem.other)))}[/]"
         style = "red" if problem.severity == "error" else "yellow"
         table.add_row(count, f"[{style}]{problem.kind}[/]", names, escape(problem.detail))
     console.print(table)
     summary = diagnosis.summary
     console.print(f"{summary['files']:,} files, {summary['seconds'] / 3600:.1f} hours: {diagnosis.verdict}")
+
+
+def _printable(name: str) -> str:
+    """A name without the stand-ins of bytes that are not UTF-8, which no text can be written with."""
+    return name.encode("utf-8", "backslashreplace").decode()
 
 
 def write_json(diagnosis: Diagnosis, path: str) -> None:

@@ -102,6 +102,8 @@ def _reasons(problems: list[Problem], found: dict[str, Examination]) -> dict[str
 
 def _check_writable(path: str | None) -> None:
     folder = None if path is None else Path(path).absolute().parent
+    if path is not None and os.path.isdir(path):
+        raise UserError(f"{path}: is a folder; choose a file")
     if folder is not None and not (folder.is_dir() and os.access(folder, os.W_OK)):
         raise UserError(f"{path}: its folder does not exist or cannot be written; choose another file")
 

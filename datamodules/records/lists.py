@@ -164,12 +164,18 @@ def unrepeated(located: Iterable[tuple[str, Entry]]) -> list[Entry]:
         located: Where each stands, and the entry.
 
     Raises:
-        UserError: One appears twice.
+        UserError: One appears twice, or two differ in their suffix only.
     """
-    first: dict[str, str] = {}
+    first: dict[str, tuple[str, str]] = {}
     entries = []
     for where, entry in located:
-        known = first.setdefault(entry.id, where)  # in two cases it may be two files; `locate` knows
+        # in two cases it may be two files; `locate` knows
+        known, name = first.setdefault(entry.id, (where, entry.name))
+        if known != where and name != entry.name:
+            raise UserError(
+                f"{where}: {entry.name} differs from {name} ({known}) in its suffix only, which lists need not have "
+                "right; delete one of the lines, or rename one of two files"
+            )
         if known != where:
             raise UserError(f"{where}: {entry.name} is listed twice, first in {known}; delete one of the lines")
         entries.append(entry)

@@ -55,6 +55,10 @@ def serve(
 
     if token == "":
         raise UserError("token: an empty one lets everybody in; give a word that is hard to guess, or leave it out")
+    if not 0 < port < 65536:
+        raise UserError(f"port is {port}; it has to be 1 to 65535")
+    if videos is not None and not Path(videos).is_dir():
+        raise UserError(f"videos {videos}: no such folder")
     if not is_loopback(host) and token is None:
         token = secrets.token_urlsafe(24)
     limits = Limits(max_megabytes * 1_000_000, max_seconds, max_wait, max_jobs)
