@@ -50,7 +50,7 @@ def check_batch(batch: Any, stage: str, num_classes: int, multi_label: bool, cha
 
 
 def check_indices(batch: Any, stage: str, num_classes: int) -> None:  # noqa: ANN401
-    """Refuse class indices that are out of range, in any batch whose labels still lie on the CPU: no device waits.
+    """Refuse class indices that are out of range, in any batch whose labels lie on the CPU: no other device waits.
 
     Args:
         batch, stage, num_classes: As in `check_batch`; what is wrong with the batch otherwise is left to that.

@@ -270,20 +270,15 @@ class VideoClassificationModule(pl.LightningModule):
         return loss
 
     def _take(self, batch: VideoBatch, stage: str) -> VideoBatch:
-        """A batch as the steps use it; the first one of a stage that holds anything is checked."""
+        """A batch as the steps use it; the first one of a stage that holds anything is checked, and labels of all."""
         if stage not in self._checked:
             channels = 6 if self.hparams["two_stream"] else 3
             check_batch(batch, stage, len(self.class_names or []), self.scoring.multi_label, channels)
             if batch_size(batch):
                 self._checked.add(stage)
+        elif stage != "predict":
+            check_indices(batch, stage, len(self.class_names or []))
         return whole_labels(batch)
-
-    def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:  # noqa: ANN401 - of whatever loader
-        """Looks at the class indices of each batch; the steps check the first one of a stage only."""
-        prefix = self.trainer.state.stage and self.trainer.state.stage.dataloader_prefix
-        if prefix and prefix != "predict":
-            check_indices(batch, prefix, len(self.class_names or []))
-        return batch
 
     def validation_step(self, batch: VideoBatch, batch_idx: int, dataloader_idx: int = 0) -> None:
         """Collect scores of a validation batch; several loaders make one evaluation."""
