@@ -181,6 +181,7 @@ def test_a_configuration_that_was_edited_is_another_experiment(
     config.write_text("seed_everything: 1\n")
     words = ["crossval", f"--config={config}", f"--out={tmp_path / 'cv'}"]
     assert main(words) == 1
+    (tmp_path / "cv" / "fold-1").mkdir()  # what training begins with
     assert main(words) == 1
     config.write_text("seed_everything: 2\n")
     assert main(words) == 2

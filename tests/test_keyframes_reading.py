@@ -96,13 +96,32 @@ def test_the_pools_gradient_is_that_of_its_scores(reference):
         assert score_frames(game, "grad_pool").values[player].item() == pytest.approx(expected, abs=1e-4)
 
 
+@pytest.mark.parametrize("spatial_tokens", [1, 2])
 @pytest.mark.parametrize("temporal", ["mean", "attention_pool", "transformer"])
 @pytest.mark.parametrize("target", [1, (2, 0)])
-def test_the_logit_is_the_sum_of_its_shares(temporal, target):
-    model = trained_classifier(temporal)
+def test_the_logit_is_the_sum_of_its_shares(temporal, target, spatial_tokens):
+    model = trained_classifier(temporal, spatial_tokens=spatial_tokens)
     game = FrameGame(model, *padded_clip(model), target=target)
     shares = score_frames(game, "logit").values
     assert shares.sum().item() == pytest.approx(game.v_full - game.v_empty, abs=1e-5)
+
+
+def test_a_frames_scores_are_those_of_its_cells():
+    """One frame of four cells is what four frames of the same second are to the encoder."""
+    model = trained_classifier(spatial_tokens=2)
+    tokens, mask, pts = padded_clip(model)
+    game = FrameGame(model, tokens, mask, pts, target=2)
+    cells = model.project(tokens).view(1, 24, -1)
+
+    apart = trained_classifier()
+    apart.project = torch.nn.Identity()
+    apart.temporal.load_state_dict(model.temporal.encoder.state_dict())
+    apart.head.load_state_dict(model.head.state_dict())
+    other = FrameGame(apart, cells.detach(), mask.repeat_interleave(4, 1), pts.repeat_interleave(4, 1), target=2)
+    torch.testing.assert_close(game.full.logits, other.full.logits)
+    for method in ("attn_pool", "rollout_pool", "grad_pool", "logit", "chefer"):
+        expected = score_frames(other, method).values.view(5, 4).sum(1)
+        torch.testing.assert_close(score_frames(game, method).values, expected, atol=1e-5, rtol=1e-4)
 
 
 def test_without_mixing_shares_of_the_mean_pool_are_what_frames_say_alone():

@@ -200,10 +200,13 @@ def centred(tokens: Tensor, target: int) -> list[float]:
     return [row[target] - sum(z for c, z in enumerate(row) if c != target) / (len(row) - 1) for row in rows]
 
 
-def trained_classifier(temporal: str = "transformer", attention: str | None = None) -> VideoClassifier:
+def trained_classifier(
+    temporal: str = "transformer", attention: str | None = None, spatial_tokens: int = 1
+) -> VideoClassifier:
     """A small classifier as of one that learned something: no weight over time, and none of its attention, is zero."""
     torch.manual_seed(0)
-    model = VideoClassifier(3, "test_resnet", attention=attention, temporal=temporal, dim=8, depth=2, heads=2).eval()
+    size = {"dim": 8, "depth": 2, "heads": 2, "spatial_tokens": spatial_tokens}
+    model = VideoClassifier(3, "test_resnet", attention=attention, temporal=temporal, **size).eval()
     with torch.no_grad():
         for parameter in (*model.temporal.parameters(), *model.head.parameters()):
             parameter.add_(torch.randn_like(parameter) * 0.4)
@@ -216,7 +219,7 @@ def trained_classifier(temporal: str = "transformer", attention: str | None = No
 def padded_clip(model: VideoClassifier, frames: int = 6) -> tuple[Tensor, Tensor, Tensor]:
     """Tokens, mask and seconds of a clip whose last position is padding."""
     generator = torch.Generator().manual_seed(1)
-    tokens = torch.randn(1, frames, model.backbone.width, generator=generator)
+    tokens = torch.randn(1, frames, model.spatial_tokens**2 * model.backbone.width, generator=generator)
     mask = torch.ones(1, frames, dtype=torch.bool)
     mask[0, -1] = False
     return tokens, mask, torch.rand(1, frames, generator=generator).cumsum(1)

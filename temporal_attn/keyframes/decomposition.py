@@ -37,4 +37,4 @@ def logit_shares(game: FrameGame) -> Tensor:
         raise UserError(
             f"method: logit splits a linear head, and this model's has a {type(curved).__name__}; take ig or shapley"
         )
-    return game.of_players((pool.of_weights * pool.weights).sum(0))
+    return game.of_players(pool.by_frame((pool.of_weights * pool.weights).sum(0)))

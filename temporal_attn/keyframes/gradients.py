@@ -31,7 +31,8 @@ def pool_gradient(game: FrameGame) -> Tensor:
     """
     pool = read_pool(game)
     gain = pool.of_weights
-    return game.of_players((pool.weights * (gain - (pool.weights * gain).sum(-1, keepdim=True))).sum(0))
+    above = gain - (pool.weights * gain).sum(-1, keepdim=True)
+    return game.of_players(pool.by_frame((pool.weights * above).sum(0)))
 
 
 def integrated_gradients(game: FrameGame, steps: int = STEPS) -> Tensor:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from temporal_attn.keyframes.game import FrameGame
 from temporal_attn.temporal.blocks import SelfAttentionBlock
+from temporal_attn.temporal.cells import CellEncoder
 from temporal_attn.temporal.encoder import TemporalEncoder
 from temporal_attn.temporal.pooling import AttentionPool, SoftmaxPool
 from temporal_attn.types import UserError
@@ -25,31 +26,39 @@ __all__ = ["AttentionReading", "PoolReading", "gradients_on", "read_attention", 
 
 @dataclass(frozen=True)
 class PoolReading:
-    """The pool of one clip: z = Σ_t w_ht a_ht for each head h, and how v(N) depends on z.
+    """The pool of one clip: z = Σ_n w_hn a_hn for each head h, and how v(N) depends on z.
+
+    The N tokens are T frames, or the P cells of each, side by side.
 
     Args:
-        weights: (H, T), rows sum to 1 over real frames.
-        values: (H, T, d), what is weighed.
+        weights: (H, N), rows sum to 1 over real frames.
+        values: (H, N, d), what is weighed.
         gradient: (H, d), ∂v/∂z_h.
+        cells: P tokens a frame.
     """
 
     weights: Tensor
     values: Tensor
     gradient: Tensor
+    cells: int = 1
 
     @property
     def of_weights(self) -> Tensor:
-        """∂v/∂w_ht, (H, T): what v gains where a head looks more at a frame."""
-        return torch.einsum("hd,htd->ht", self.gradient, self.values)
+        """∂v/∂w_hn, (H, N): what v gains where a head looks more at a token."""
+        return torch.einsum("hd,hnd->hn", self.gradient, self.values)
+
+    def by_frame(self, scores: Tensor) -> Tensor:
+        """Scores (T,) of frames: those (N,) of a frame's cells, summed."""
+        return scores.view(-1, self.cells).sum(-1)
 
 
 @dataclass(frozen=True)
 class AttentionReading:
-    """One layer of self-attention over the frames of one clip.
+    """One layer of self-attention over the N tokens of one clip.
 
     Args:
-        weights: A (H, T, T), rows are queries and sum to 1.
-        gradient: ∂v/∂A, (H, T, T).
+        weights: A (H, N, N), rows are queries and sum to 1.
+        gradient: ∂v/∂A, (H, N, N).
     """
 
     weights: Tensor
@@ -98,7 +107,7 @@ class _Trace:
 
 
 def _read(game: FrameGame, layers: bool) -> tuple[PoolReading, list[AttentionReading]]:
-    encoder = _encoder(game)
+    encoder, cells = _encoder(game)
     blocks = [_self_attention(block) for block in encoder.blocks] if layers else []
     pool = encoder.pool
     assert isinstance(pool, SoftmaxPool)
@@ -115,21 +124,23 @@ def _read(game: FrameGame, layers: bool) -> tuple[PoolReading, list[AttentionRea
         mixed = [traces[block.out].inputs[0][0] for block in blocks]
         of_pooled, *of_mixed = torch.autograd.grad(worth, [pooled, *mixed])
     with torch.no_grad():
-        real = game.real.to(pooled.device)
+        real = game.real.to(pooled.device).repeat_interleave(cells)
         return (
-            _pool_reading(pool, traces, of_pooled[0], real),
+            _pool_reading(pool, traces, of_pooled[0], real, cells),
             [_layer(block, traces, gradient[0]) for block, gradient in zip(blocks, of_mixed, strict=True)],
         )
 
 
-def _encoder(game: FrameGame) -> TemporalEncoder:
-    encoder = getattr(game.model, "temporal", None)
+def _encoder(game: FrameGame) -> tuple[TemporalEncoder, int]:
+    """The temporal model's encoder, and how many tokens it takes a frame."""
+    temporal = getattr(game.model, "temporal", None)
+    encoder, cells = (temporal.encoder, temporal.cells) if isinstance(temporal, CellEncoder) else (temporal, 1)
     if not isinstance(encoder, TemporalEncoder) or not isinstance(encoder.pool, SoftmaxPool):
         raise UserError(
             f"method: reads the pool of a VideoClassifier's temporal model, and {type(game.model).__name__} has none "
             "that is known here; take shapley or another method that only asks the model"
         )
-    return encoder
+    return encoder, cells
 
 
 def _self_attention(block: nn.Module) -> SelfAttentionBlock:
@@ -140,10 +151,12 @@ def _self_attention(block: nn.Module) -> SelfAttentionBlock:
     return block
 
 
-def _pool_reading(pool: SoftmaxPool, traces: dict[nn.Module, _Trace], gradient: Tensor, real: Tensor) -> PoolReading:
+def _pool_reading(
+    pool: SoftmaxPool, traces: dict[nn.Module, _Trace], gradient: Tensor, real: Tensor, cells: int
+) -> PoolReading:
     tokens = traces[pool].inputs[0][0].detach()
     weights = pool.head_weights(tokens, real[None])[0]
-    return PoolReading(weights, pool.values(tokens)[0].float(), gradient.view(len(weights), -1).float())
+    return PoolReading(weights, pool.values(tokens)[0].float(), gradient.view(len(weights), -1).float(), cells)
 
 
 def _layer(block: SelfAttentionBlock, traces: dict[nn.Module, _Trace], gradient: Tensor) -> AttentionReading:
@@ -153,5 +166,5 @@ def _layer(block: SelfAttentionBlock, traces: dict[nn.Module, _Trace], gradient:
 
 
 def _by_head(features: Tensor, heads: int) -> Tensor:
-    """(T, D) -> (H, T, D / H) float32."""
+    """(N, D) -> (H, N, D / H) float32."""
     return features.detach().reshape(len(features), heads, -1).transpose(0, 1).float()

@@ -33,7 +33,7 @@ def rollout_pool(game: FrameGame) -> Tensor:
     rollout = identity
     for layer in layers:
         rollout = (layer.weights.mean(0) + identity) / 2 @ rollout
-    return game.of_players(pool.weights.mean(0) @ rollout)
+    return game.of_players(pool.by_frame(pool.weights.mean(0) @ rollout))
 
 
 def chefer(game: FrameGame) -> Tensor:
@@ -45,4 +45,4 @@ def chefer(game: FrameGame) -> Tensor:
     rollout = torch.eye(pool.weights.shape[1], device=pool.weights.device)
     for layer in layers:
         rollout = rollout + (layer.gradient * layer.weights).clamp(min=0).mean(0) @ rollout
-    return game.of_players((pool.of_weights * pool.weights).clamp(min=0).mean(0) @ rollout)
+    return game.of_players(pool.by_frame((pool.of_weights * pool.weights).clamp(min=0).mean(0) @ rollout))
