@@ -11,7 +11,7 @@ from temporal_attn.types import UserError
 __all__ = ["check_settings"]
 
 _RANGES: dict[str, tuple[Callable[[float], bool], str]] = {
-    "mlp_ratio": (lambda value: value >= 0, "a ratio, 0 or more"),
+    "mlp_ratio": (lambda value: value > 0, "a ratio above 0"),
     "lr": (lambda value: value >= 0, "a rate, 0 or more"),
     "backbone_lr": (lambda value: value >= 0, "a rate, 0 or more"),
     "weight_decay": (lambda value: value >= 0, "a rate, 0 or more"),

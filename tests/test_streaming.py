@@ -54,17 +54,20 @@ def times(streams: int, frames: int) -> Tensor:
     return steps.cumsum(1) + 7
 
 
-@pytest.mark.parametrize("name", STREAMABLE)
-def test_every_prefix_of_a_clip_is_answered_as_the_clip(name: str):
-    model = trained(*STREAMABLE[name])
-    tokens, pts = tokens_of(2, 9), times(2, 9)
+def assert_every_prefix_is_answered(model: VideoClassifier, tokens: Tensor, pts: Tensor) -> None:
+    """As the clip that ends there."""
     stream = StreamingClassifier(model)
-    for t in range(9):
+    for t in range(tokens.shape[1]):
         got = stream.step_tokens(tokens[:, t], pts[:, t])
         with torch.no_grad():
             clip = model.classify(tokens[:, : t + 1], None, pts[:, : t + 1])
         torch.testing.assert_close(got.logits, clip.logits, atol=1e-5, rtol=1e-5)
         torch.testing.assert_close(got.weight, clip.frame_weights[:, t], atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", STREAMABLE)
+def test_every_prefix_of_a_clip_is_answered_as_the_clip(name: str):
+    assert_every_prefix_is_answered(trained(*STREAMABLE[name]), tokens_of(2, 9), times(2, 9))
 
 
 @pytest.mark.parametrize("cells", [1, 2])
@@ -73,13 +76,7 @@ def test_frames_that_look_alike_share_the_maximum(cells: int):
     model = trained("max", {}, spatial_tokens=cells)
     tokens, pts = tokens_of(2, 6, cells**2 * WIDTH), times(2, 6)
     tokens[0, 2:] = tokens[0, 1:2]
-    stream = StreamingClassifier(model)
-    for t in range(6):
-        got = stream.step_tokens(tokens[:, t], pts[:, t])
-        with torch.no_grad():
-            clip = model.classify(tokens[:, : t + 1], None, pts[:, : t + 1])
-        torch.testing.assert_close(got.logits, clip.logits, atol=1e-5, rtol=1e-5)
-        torch.testing.assert_close(got.weight, clip.frame_weights[:, t], atol=1e-5, rtol=1e-5)
+    assert_every_prefix_is_answered(model, tokens, pts)
 
 
 def test_frames_of_a_camera_are_answered_as_the_video():

@@ -9,7 +9,7 @@ Nets with attention inside are exported or traced, not scripted.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from math import prod
 from typing import Any, cast
 
@@ -96,9 +96,9 @@ def insert_attention(
     chosen = places(net, at, stages)
     size = image_size or _image_size(net)
     image = _blank_image(net, size)
-    blocks = places(net, "block", stages) if at == "norm" else []  # that of each place
-    shapes, answer = _output_shapes(net, chosen if patches is None else [*chosen, patches], blocks, image)
-    for place, block in zip(chosen, blocks, strict=False):
+    block_of = dict(zip(chosen, places(net, "block", stages), strict=True)) if at == "norm" else {}
+    shapes, answer = _output_shapes(net, [*chosen, *([] if patches is None else [patches])], block_of.values(), image)
+    for place, block in block_of.items():
         _check_whole(net, place, block, shapes)
     home = _Home()
     for place, key in _keys(chosen).items():
@@ -189,7 +189,7 @@ def _blank_pass(net: nn.Module, image: Tensor) -> Any:  # noqa: ANN401
 
 
 def _output_shapes(
-    net: nn.Module, names: Sequence[str], around: Sequence[str], image: Tensor
+    net: nn.Module, names: Sequence[str], around: Iterable[str], image: Tensor
 ) -> tuple[dict[str, tuple[int, ...]], object]:
     """Shapes of what comes out of modules, and of those around them that run, and the form of the net's own answer."""
     shapes: dict[str, tuple[int, ...]] = {}

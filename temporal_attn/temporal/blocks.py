@@ -17,7 +17,7 @@ from temporal_attn.temporal.drop_path import DropPath
 from temporal_attn.temporal.positions import POSITIONS, LearnedPosition, RelativeTime, RotaryTime, SinusoidalTime
 from temporal_attn.temporal.timeline import time_rank
 
-__all__ = ["SelfAttentionBlock"]
+__all__ = ["SelfAttentionBlock", "mlp_width"]
 
 
 class SelfAttentionBlock(nn.Module):
@@ -87,9 +87,7 @@ class SelfAttentionBlock(nn.Module):
             self.relative = RelativeTime(heads, min_period, max_period)
         self.out = nn.Linear(dim, dim)
         self.norm2 = nn.LayerNorm(dim)
-        hidden = int(dim * mlp_ratio)
-        if hidden < 1:
-            raise ValueError(f"mlp_ratio={mlp_ratio} leaves nothing of dim={dim}")
+        hidden = mlp_width(dim, mlp_ratio)
         self.mlp = nn.Sequential(nn.Linear(dim, hidden), nn.GELU(), nn.Dropout(dropout), nn.Linear(hidden, dim))
         self.dropout = nn.Dropout(dropout)
         self.drop_path = DropPath(drop_path)
@@ -153,3 +151,15 @@ class SelfAttentionBlock(nn.Module):
             scores = scores + self.relative(pts, pts).to(scores.dtype)
         weights: Tensor = scores.masked_fill(~seen, -torch.inf).softmax(-1) * mask[:, None, :, None]
         return weights
+
+
+def mlp_width(dim: int, ratio: float) -> int:
+    """Hidden width of an MLP on tokens of width ``dim``.
+
+    Raises:
+        ValueError: It would be nothing.
+    """
+    width = int(dim * ratio)
+    if width < 1:
+        raise ValueError(f"mlp_ratio={ratio} leaves nothing of dim={dim}")
+    return width

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from temporal_attn.attention.norm import BatchNorm2d
+from temporal_attn.temporal.blocks import mlp_width
 
 __all__ = ["AttentionPool", "ClassTokenPool", "GatedPool", "MaxPool", "MeanPool", "PowerMeanPool", "SoftmaxPool"]
 
@@ -209,9 +210,7 @@ class ClassTokenPool(nn.Module):
         self.value = nn.Linear(dim, dim)
         self.out = nn.Linear(dim, dim)
         self.norm2 = nn.LayerNorm(dim)
-        hidden = int(dim * mlp_ratio)
-        if hidden < 1:
-            raise ValueError(f"mlp_ratio={mlp_ratio} leaves nothing of dim={dim}")
+        hidden = mlp_width(dim, mlp_ratio)
         self.mlp = nn.Sequential(nn.Linear(dim, hidden), nn.GELU(), nn.Linear(hidden, dim))
         for last in (self.query, self.out, self.mlp[-1]):
             assert isinstance(last, nn.Linear)
