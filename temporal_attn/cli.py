@@ -151,7 +151,7 @@ def main(args: Sequence[str] | None = None) -> int:
         sys.stdout.reconfigure(errors="backslashreplace")  # a locale without a letter of a name costs that letter only
     # Lightning 2.6 asks torch in a way that torch is about to give up; nobody who types a command can change it.
     warnings.filterwarnings("ignore", ".*LeafSpec.*")
-    if words[:1] != ["bench"]:  # layers are measured under the allocator that everybody's process has
+    if words[:1] != ["bench"]:  # each benchmark decides for itself what it measures under
         keep_large_blocks()
     try:
         status = _run(words or ["--help"])

@@ -11,7 +11,7 @@ from mechanisms import maps, randomise
 from torch import Tensor, nn
 
 from temporal_attn.attention import CBAM
-from temporal_attn.attention.inlined import correlate, linear
+from temporal_attn.attention.inlined import correlate, linear, written_down
 
 
 def calls(module: nn.Module, x: Tensor, within: AbstractContextManager[object]) -> tuple[Tensor, str]:
@@ -61,13 +61,30 @@ def test_the_product_written_out_is_the_librarys(rows: int, bias: bool):
     torch.testing.assert_close(out, module.layer(x))
 
 
+@pytest.mark.parametrize("width", [1, 2, 5])
+def test_what_is_written_down_is_the_same(width: int):
+    class Down(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return written_down(x.relu())
+
+    x = torch.randn(3, 1, width)
+    out, code = calls(Down(), x, torch.no_grad())
+    assert "cat" in code
+    assert out.equal(x.relu())
+    assert "cat" not in calls(Down(), x, torch.enable_grad())[1]
+
+
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
 @pytest.mark.parametrize("order", ["cs", "sc", "parallel"])
-def test_compiled_without_gradients_everything_is_written_out(order: str, layout: torch.memory_format):
+@pytest.mark.parametrize("size", [(8, 6), (7, 5), (40, 40)])  # 40 × 40: pooled in two steps
+def test_compiled_without_gradients_everything_is_written_out(
+    order: str, size: tuple[int, int], layout: torch.memory_format
+):
     module = randomise(CBAM(16, reduction=4, order=order)).eval()
-    x = maps(2, 16, 8, 6).contiguous(memory_format=layout)
+    x = maps(2, 16, *size).contiguous(memory_format=layout)
     out, code = calls(module, x, torch.no_grad())
     assert written_out(code)
+    assert "unbind" not in code  # modules side by side would be run in turns
     torch.testing.assert_close(out, module(x), atol=1e-5, rtol=1e-5)
     assert out.is_contiguous(memory_format=layout)
 

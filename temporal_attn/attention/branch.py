@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from temporal_attn.attention.channel import bottleneck_width
 from temporal_attn.attention.gates import Blend
 from temporal_attn.attention.norm import BatchNorm2d
+from temporal_attn.attention.pooling import mean
 
 __all__ = ["BranchWeights", "SelectiveKernel", "SplitAttention", "conv_norm_relu", "weighted_sum"]
 
@@ -85,7 +86,7 @@ class BranchWeights(nn.Module):
 
     def forward(self, maps: Sequence[Tensor]) -> Tensor:
         """Weights (B, M, C, 1, 1) of M maps (B, C, H, W)."""
-        pooled = torch.stack([each.mean((2, 3), keepdim=True) for each in maps]).sum(0)  # the sum is never written
+        pooled = torch.stack([mean(each)[..., None, None] for each in maps]).sum(0)  # the sum is never written
         logits: Tensor = self.up(torch.relu(self.norm(self.down(pooled))))
         # A grouped convolution puts the groups first, within each of them the branches.
         channels = logits.shape[1] // self.branches

@@ -7,8 +7,8 @@ import math
 import torch
 from torch import Tensor, nn
 
-from temporal_attn.attention.inlined import linear
-from temporal_attn.attention.pooling import mean_and_max
+from temporal_attn.attention.inlined import linear, written_down
+from temporal_attn.attention.pooling import maximum, mean, mean_and_max
 from temporal_attn.attention.reweighting import Reweighting
 
 __all__ = [
@@ -105,7 +105,7 @@ class ChannelMLPLogits(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits (B, C, 1, 1) of maps (B, C, H, W)."""
-        pooled = x.amax((2, 3)) if self.maximum else x.mean((2, 3))
+        pooled = maximum(x) if self.maximum else mean(x)
         out: Tensor = self.mlp(pooled)[:, :, None, None]
         return out
 
@@ -145,7 +145,8 @@ class ChannelLogits(nn.Module):
         # linear after its ReLU, they are summed before `up`.
         hidden = torch.relu(linear(mean_and_max(x), self.down.weight.flatten(1), self.down.bias)).sum(1, keepdim=True)
         twice = None if self.up.bias is None else 2 * self.up.bias
-        return linear(hidden, self.up.weight.flatten(1), twice).mT.unsqueeze(3)
+        # Written down, or each of the C outputs would begin with the ReLU: 0.15 instead of 0.29 ms on stage 4.
+        return linear(written_down(hidden), self.up.weight.flatten(1), twice).mT.unsqueeze(3)
 
 
 class ChannelConvLogits(nn.Module):
@@ -170,7 +171,7 @@ class ChannelConvLogits(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits (B, C, 1, 1) of maps (B, C, H, W)."""
-        out: Tensor = self.conv(x.mean((2, 3))[:, None])
+        out: Tensor = self.conv(mean(x)[:, None])
         return out.transpose(1, 2)[..., None]
 
 

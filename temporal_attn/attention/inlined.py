@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 from torch.nn.functional import pad
 
-__all__ = ["correlate", "inlines", "linear"]
+__all__ = ["correlate", "inlines", "linear", "written_down"]
 
 
 def inlines(x: Tensor) -> bool:
@@ -45,8 +45,26 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     if not inlines(x):
         return functional.linear(x, weight, bias)
     # One sum for each of the N rows, all in one loop: it reads the weights once, and a sum need not wait for itself.
-    products = torch.stack([(row[:, None] * weight).sum(-1) for row in x.unbind(1)], 1)
+    # Rows by number and not by unbind: where torch 2.14 moves operations to what uses them, it stops at a tuple. Four
+    # modules that do not wait for each other were run in turns, and found their maps in no cache: 11.4 ms and not 10.1.
+    rows = (x[:, number, None] for number in range(x.shape[1]))
+    products = torch.stack([(row * weight).sum(-1) for row in rows], 1)
     return products if bias is None else products + bias
+
+
+def written_down(x: Tensor) -> Tensor:
+    """The same numbers, computed once: where products are loops, each of them would else compute its operand anew.
+
+    Args:
+        x: (…, in).
+
+    Returns:
+        x, or compiled a copy of it.
+    """
+    if not inlines(x):
+        return x
+    half = x.shape[-1] // 2
+    return torch.cat((x[..., :half], x[..., half:]), -1)  # the compiler keeps what it puts together
 
 
 def correlate(maps: list[Tensor], kernel: Tensor) -> Tensor:

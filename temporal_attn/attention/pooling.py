@@ -11,11 +11,26 @@ import torch
 from torch import Tensor
 from torch.nn.functional import avg_pool2d, max_pool2d
 
-__all__ = ["mean_and_max"]
+__all__ = ["maximum", "mean", "mean_and_max"]
 
 _STREAMS = 8
 """Runs of places that compiled code reads side by side, each in sequence; of more the processor loses track, and the
 maps of stage 1 take 2.5 ms instead of 1.9."""
+
+_LEFT = 128
+"""Places that are not worth a further step by runs. The 392 left of stage 1 take 0.28 ms with one and 0.55 without.
+With one for the 98 of stage 2 the compiler runs stages that do not wait for each other in turns, to hold less memory.
+"""
+
+
+def mean(x: Tensor) -> Tensor:
+    """Mean (B, C) of each channel of maps (B, C, H, W)."""
+    return avg_pool2d(x, list(x.shape[2:])).flatten(1) if _place_by_place(x) else x.mean((2, 3))
+
+
+def maximum(x: Tensor) -> Tensor:
+    """Maximum (B, C) of each channel of maps (B, C, H, W)."""
+    return max_pool2d(x, list(x.shape[2:])).flatten(1) if _place_by_place(x) else x.amax((2, 3))
 
 
 def mean_and_max(x: Tensor) -> Tensor:
@@ -29,7 +44,7 @@ def mean_and_max(x: Tensor) -> Tensor:
     Returns:
         (B, 2, C), the mean first.
     """
-    if x.device.type != "cpu" or not x.is_contiguous(memory_format=torch.channels_last):
+    if not _channels_last_on_cpu(x):
         return torch.stack((x.mean((2, 3)), x.amax((2, 3))), 1)
     if x.requires_grad:
         # The faster forms have dear gradients. Those of the pooling operators are copied from layout to layout: forward
@@ -37,24 +52,34 @@ def mean_and_max(x: Tensor) -> Tensor:
         # instead of 13.
         places = x.permute(0, 2, 3, 1).flatten(1, 2)
         return torch.stack((places.mean(1), places.amax(1)), 1)
-    if torch.compiler.is_compiling():
-        return _by_runs(x)
-    # The pooling operators go through the map place by place, with a row of channels in the cache: 4.0 ms.
-    size = list(x.shape[2:])
-    return torch.stack((avg_pool2d(x, size).flatten(1), max_pool2d(x, size).flatten(1)), 1)
+    return _by_runs(x) if torch.compiler.is_compiling() else torch.stack((mean(x), maximum(x)), 1)
+
+
+def _channels_last_on_cpu(x: Tensor) -> bool:
+    return x.device.type == "cpu" and x.is_contiguous(memory_format=torch.channels_last)
+
+
+def _place_by_place(x: Tensor) -> bool:
+    """Whether to take the pooling operators: they go through a map with a row of channels in the cache.
+
+    Over the four stages the mean takes 2.3 ms instead of 4.7, both 4.0 instead of 7.3. Not where gradients flow, which
+    these operators copy from layout to layout, nor compiled, where the plain form becomes part of other loops.
+    """
+    return _channels_last_on_cpu(x) and not x.requires_grad and not torch.compiler.is_compiling()
 
 
 def _by_runs(x: Tensor) -> Tensor:
     """Reduce runs of places against each other, then what is left: 3.3 ms when compiled, the plain form 5.6.
 
-    The first step is elementwise, so that the compiler makes one loop of both reductions, which reads the map once and
+    A step by runs is elementwise, so that the compiler makes one loop of both reductions, which reads the map once and
     in order. Stacking its results makes it write them down instead of folding this step into the next one.
     """
     batch, channels, height, width = x.shape
-    places = height * width
-    runs = next(number for number in range(_STREAMS, 0, -1) if places % number == 0)
-    parts = x.permute(0, 2, 3, 1).reshape(batch, runs, places // runs, channels)
-    if runs == 1:
-        return torch.stack((parts.mean((1, 2)), parts.amax((1, 2))), 1)
-    sums, maxima = torch.stack((parts.sum(1), parts.amax(1)))
-    return torch.stack((sums.sum(1) / places, maxima.amax(1)), 1)
+    sums = maxima = x.permute(0, 2, 3, 1).flatten(1, 2)
+    while (runs := next(number for number in range(_STREAMS, 0, -1) if sums.shape[1] % number == 0)) > 1:
+        shape = (batch, runs, sums.shape[1] // runs, channels)
+        both = torch.stack((sums.reshape(shape).sum(1), maxima.reshape(shape).amax(1)))
+        sums, maxima = both[0], both[1]
+        if shape[2] <= _LEFT:
+            break
+    return torch.stack((sums.sum(1) / (height * width), maxima.amax(1)), 1)

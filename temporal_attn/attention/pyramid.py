@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from temporal_attn.attention.branch import conv_norm_relu
 from temporal_attn.attention.channel import SE, bottleneck_width
 from temporal_attn.attention.gates import Blend, Gate, start_at_zero
+from temporal_attn.attention.pooling import mean
 
 __all__ = ["ASPP", "PFA", "ContextPyramid", "CrossGate", "resize"]
 
@@ -91,7 +92,7 @@ class ASPP(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Maps (B, C, H, W) with their context."""
         maps = [branch(x) for branch in self.context]
-        image = self.image(x.mean((2, 3), keepdim=True))
+        image = self.image(mean(x)[..., None, None])
         # Written out and not expanded: `torch.cat` gives up channels_last when one part has strides of 0.
         maps.append(torch.empty_like(maps[0]).copy_(image))
         out: Tensor = self.blend(x, self.project(torch.cat(maps, dim=1)).to(x.dtype))

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+from temporal_attn.allocator import keep_large_blocks
 from temporal_attn.attention import insert_attention
 from temporal_attn.attention import names as known_mechanisms
 from temporal_attn.bench.attention_references import Reference, references
@@ -98,6 +99,8 @@ def bench_attention(
     described = machine("torch", "torchvision", "timm", "numpy")
     settings = {"machine": described, "threads": 1, "modes": modes, "skipped": skipped, **effort._asdict()}
     results = Results(json, SCHEMA, settings)
+    # Or else page faults are measured: whether a freed block costs them again depends on all that was allocated before.
+    keep_large_blocks()
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # CPU time of several threads holds their waiting for each other
     try:

@@ -76,7 +76,7 @@ def bench_training(
             raise UserError(f"{name} is {value}; it has to be {least} or more")
     if json is not None:
         check_writable(json)
-    keep_large_blocks()  # as every other command that trains does
+    keep_large_blocks()  # as every command that trains does
     if suite == "overhead":
         from temporal_attn.bench.training_overhead import measure_overhead
 
