@@ -73,3 +73,10 @@ def test_dtype_is_kept_and_sums_are_wide(dtype: torch.dtype, layout: torch.memor
     out = mean_and_max(x)
     assert out.dtype == dtype
     torch.testing.assert_close(out[:, 0].double(), x.double().mean((2, 3)), rtol=5e-3, atol=0)
+
+
+@pytest.mark.parametrize("pool", [mean, maximum, mean_and_max])
+def test_many_maps_at_once_under_vmap(pool: Callable[[Tensor], Tensor]):
+    x = maps(6, 8, 5, 7).contiguous(memory_format=torch.channels_last)
+    together = torch.func.vmap(pool)(x.unflatten(0, (3, 2)))
+    torch.testing.assert_close(together.flatten(0, 1), pool(x))

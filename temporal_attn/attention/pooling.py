@@ -56,7 +56,10 @@ def mean_and_max(x: Tensor) -> Tensor:
 
 
 def _channels_last_on_cpu(x: Tensor) -> bool:
-    return x.device.type == "cpu" and x.is_contiguous(memory_format=torch.channels_last)
+    try:
+        return x.device.type == "cpu" and x.is_contiguous(memory_format=torch.channels_last)
+    except RuntimeError:  # torch does not tell within `torch.func.vmap`
+        return False
 
 
 def _place_by_place(x: Tensor) -> bool:
