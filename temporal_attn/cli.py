@@ -1,6 +1,7 @@
 """The program ``temporal-attn``: fit, validate, test, predict by LightningCLI, and the commands of this package.
 
-Exit status: 0 done, 1 found or failed as reported, 2 wrong use, 130 interrupted, 141 nobody reads stdout any longer.
+Exit status: 0 done, 1 found or failed as reported, 2 wrong use, 130 interrupted, 141 nobody reads stdout any longer,
+143 terminated.
 """
 
 from __future__ import annotations

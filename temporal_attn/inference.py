@@ -67,7 +67,7 @@ def predict_video(loaded: LoadedClassifier, path: str | Path, reader: str = "aut
     Args:
         loaded: From `load_classifier`.
         path: The video.
-        reader: ``auto``, ``decord`` or ``pyav``.
+        reader: ``auto``, ``decord``, ``pyav`` or ``torchcodec``.
 
     Returns:
         video, class, probabilities by class name, and frames: each with its seconds (pts) and weight; abstained, where

@@ -59,7 +59,7 @@ def show_attention(
         stages: Stages from 1; None the last two. Only with a backbone.
         places: At most so many inserted mechanisms are drawn, the last ones.
         num_frames: Frames that are drawn, evenly over the clip; with a backbone also the length of the clip.
-        reader: ``auto``, ``decord`` or ``pyav``.
+        reader: ``auto``, ``decord``, ``pyav`` or ``torchcodec``.
 
     Returns:
         Exit status 0.

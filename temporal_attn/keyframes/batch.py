@@ -74,7 +74,7 @@ def inspect_videos(
         method: One of `temporal_attn.keyframes.names`.
         removal: What a removed frame becomes: ``drop``, ``nearest`` or ``mean``.
         topk: At most so many key frames a video.
-        reader: ``auto``, ``decord`` or ``pyav``.
+        reader: ``auto``, ``decord``, ``pyav`` or ``torchcodec``.
         min_gap_s: Key frames are at least so many seconds apart.
         budget: Head evaluations of methods that sample.
         regions: What shows where in a frame: ``hirescam``, ``grad_cam``, ``cbam_map`` or ``none``.

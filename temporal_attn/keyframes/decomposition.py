@@ -5,9 +5,10 @@ and output map,
 
     v(N) = v(∅) + Σ_t Σ_h w_ht u_h · a_ht,
 
-each frame's share is signed, and the shares sum to v(N) − v(∅) as Shapley values do. What they say is where the
-evidence stands when it is pooled. Self-attention before the pool may have carried it there from other frames; without
-it (``temporal: attention_pool`` or ``mean``) a share is what the frame itself shows.
+each frame's share is signed, and the shares sum to v(N) − v(∅) as Shapley values do, if removed frames are dropped or
+replaced by the nearest, and not by the mean frame. What they say is where the evidence stands when it is pooled.
+Self-attention before the pool may have carried it there from other frames; without it (``temporal: attention_pool`` or
+``mean``) a share is what the frame itself shows.
 """
 
 from __future__ import annotations

@@ -74,7 +74,7 @@ def encode_video(
     Args:
         loaded: A classifier.
         path: The video.
-        reader: ``auto``, ``decord`` or ``pyav``.
+        reader: ``auto``, ``decord``, ``pyav`` or ``torchcodec``.
         max_step_s: See `temporal_attn.keyframes.inspect_video`. A backbone that mixes time takes every video as the
             checkpoint does, because each coalition of many frames would be a pass of the whole model.
 

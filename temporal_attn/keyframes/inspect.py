@@ -104,7 +104,7 @@ def inspect_video(
         method: One of `temporal_attn.keyframes.names`.
         removal: What a removed frame becomes: ``drop``, ``nearest`` or ``mean``.
         topk: At most so many key frames.
-        reader: ``auto``, ``decord`` or ``pyav``.
+        reader: ``auto``, ``decord``, ``pyav`` or ``torchcodec``.
         min_gap_s: Key frames are at least so many seconds apart.
         budget: Head evaluations of methods that sample.
         regions: What shows where in a frame, a name of `temporal_attn.keyframes.regions.REGIONS`, or ``none``.

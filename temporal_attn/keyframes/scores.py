@@ -1,7 +1,7 @@
 """Frame scores by name: what each frame contributes to a class, asked in twelve ways on tokens computed once.
 
 Methods that ask the model (`shapley` and its relatives) are measures; those that read it (`attn_pool`, `rollout_pool`,
-`chefer`) are previews and say so.
+`chefer`, `grad_pool`) are previews and say so.
 """
 
 from __future__ import annotations

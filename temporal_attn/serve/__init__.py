@@ -36,7 +36,7 @@ def serve(
         max_seconds: Length of a video.
         max_wait: Seconds that an inspection may take.
         max_jobs: Inspections that wait or run at the same time; one runs, the others wait.
-        reader: ``auto``, ``decord`` or ``pyav``.
+        reader: ``auto``, ``decord``, ``pyav`` or ``torchcodec``.
 
     Returns:
         Exit status 0.

@@ -57,7 +57,7 @@ def build_app(
         limits: What a client may ask for.
         videos: Folder whose videos can be chosen.
         token: What a client has to know; None lets in whoever is on this machine.
-        reader: ``auto``, ``decord`` or ``pyav``.
+        reader: ``auto``, ``decord``, ``pyav`` or ``torchcodec``.
     """
     library = Library(loaded, limits, videos, reader)
     jobs = Jobs(limits.jobs, limits.wait)

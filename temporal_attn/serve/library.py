@@ -50,7 +50,7 @@ class Library:
         loaded: The classifier.
         limits: Bounds.
         folder: Whose videos can be chosen, None for none.
-        reader: ``auto``, ``decord`` or ``pyav``.
+        reader: ``auto``, ``decord``, ``pyav`` or ``torchcodec``.
     """
 
     def __init__(
