@@ -2,48 +2,32 @@
 
 from __future__ import annotations
 
-import errno
 import io
-import os
 import pickle
-import threading
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 import videos
+from frame_stores import EXACT, opener, three_videos
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
 from datamodules import UCF101DataModule
 from datamodules.dataset import DecodedClips
-from datamodules.frame_store import FrameSettings, FrameStore, fill_frame_store, filling
+from datamodules.frame_store import FrameSettings, FrameStore, fill_frame_store
 from datamodules.frame_store.encoding import _decode_by_pillow, _decode_by_torchvision, decode_jpeg, frame_encoder
-from datamodules.frame_store.shard import ShardWriter
 from datamodules.options import ClipOptions, LoaderOptions
 from datamodules.readers import open_reader
 from datamodules.records import RecordTable
-from temporal_attn.types import UnavailableVideo, UserError, VideoError, VideoRecord
-
-EXACT = FrameSettings(32, "uint8")
-
-
-def opener():
-    return open_reader
+from temporal_attn.types import UserError, VideoRecord
 
 
 @pytest.fixture
 def files(tmp_path: Path) -> list[str]:
-    folder = tmp_path / "videos ü"
-    folder.mkdir()
-    lengths = {"a.mp4": 40, "b.avi": 7, "c +!.mp4": 25}
-    codec = {".avi": "mpeg4", ".mp4": "libx264"}
-    return [
-        str(videos.write_video(folder / name, videos.numbered_frames(length), codec=codec[name[-4:]]))
-        for name, length in lengths.items()
-    ]
+    return three_videos(tmp_path)
 
 
 @pytest.fixture
@@ -124,17 +108,6 @@ def test_a_folder_of_images_is_stored_too(files, tmp_path):
     assert videos.read_numbers(reader.get_batch(range(6))) == [0, 1, 2, 3, 4, 5]
 
 
-@pytest.mark.parametrize(("error", "is_kept"), [(UnavailableVideo, False), (VideoError, True)])
-def test_passing_faults_are_not_stored(files, tmp_path, error, is_kept):
-    def fail(path, engine="auto", short_side=None):
-        raise error(path, "is wrong")
-
-    assert fill_frame_store(files[:1], tmp_path / "store", EXACT, lambda: fail).failed == {files[0]: "is wrong"}
-    again = fill_frame_store(files[:1], tmp_path / "store", EXACT, opener)
-    assert again.failed == ({files[0]: "is wrong"} if is_kept else {})
-    assert again.stored == (not is_kept)
-
-
 @pytest.mark.parametrize(
     ("clip", "num_clips", "message"),
     [
@@ -189,75 +162,6 @@ def test_all_decoders_give_the_same_pixels(seed, height, width):
             decode(data[:20])
 
 
-def test_a_second_run_stores_nothing(files, store, tmp_path):
-    before = sorted((tmp_path / "store").iterdir())
-
-    def none():
-        raise AssertionError("nothing is left to open")
-
-    done = fill_frame_store(files, tmp_path / "store", EXACT, none)
-    assert (done.stored, done.known, done.failed) == (0, 3, {})
-    assert sorted((tmp_path / "store").iterdir()) == before
-
-
-def test_an_interrupted_run_goes_on(files, tmp_path):
-    opened = []
-
-    def interrupted(path, *options):
-        opened.append(path)
-        if len(opened) == 3:
-            raise KeyboardInterrupt
-        return open_reader(path, *options)
-
-    with pytest.raises(KeyboardInterrupt):
-        fill_frame_store(files, tmp_path / "store", EXACT, lambda: interrupted)
-    assert not list((tmp_path / "store").glob("*.partial"))
-    done = fill_frame_store(files, tmp_path / "store", EXACT, opener)
-    assert (done.stored, done.known) == (1, 2)
-    store = FrameStore.open(tmp_path / "store")
-    assert all(videos.read_number(store(path).get_batch([5])[0]) == 5 for path in files)
-
-
-def test_what_a_killed_run_left_is_removed(files, tmp_path):
-    fill_frame_store(files[:1], tmp_path / "store", EXACT, opener)
-    abandoned = tmp_path / "store" / "1-1-1.frames.partial"
-    abandoned.write_bytes(b"half a shard")
-    at_work = ShardWriter(tmp_path / "store")
-    fill_frame_store(files, tmp_path / "store", EXACT, opener)
-    assert not abandoned.exists()
-    assert len(list((tmp_path / "store").glob("*.partial"))) == (1 if os.name == "posix" else 0)
-    at_work.discard()
-
-
-def test_two_at_the_same_time(files, tmp_path):
-    runs = [
-        threading.Thread(target=fill_frame_store, args=(files, tmp_path / "store", EXACT, opener)) for _ in range(2)
-    ]
-    for run in runs:
-        run.start()
-    for run in runs:
-        run.join()
-    store = FrameStore.open(tmp_path / "store")
-    assert len(store) == 3
-    assert store.damaged == store.damaged_videos() == []
-    assert all(videos.read_number(store(path).get_batch([5])[0]) == 5 for path in files)
-
-
-def test_a_changed_video_is_stored_anew(files, store, tmp_path):
-    videos.write_video(files[0], videos.numbered_frames(12, first=100))
-    assert store.find(files[0]) is None
-    with pytest.raises(VideoError, match="not in the frame store"):
-        store(files[0])
-    fill_frame_store(files, tmp_path / "store", EXACT, opener)
-    renewed = FrameStore.open(tmp_path / "store")
-    assert videos.read_number(renewed(files[0]).get_batch([3])[0]) == 103
-    for path in files:
-        videos.write_video(path, videos.numbered_frames(8), codec="mpeg4" if path.endswith("avi") else "libx264")
-    fill_frame_store(files, tmp_path / "store", EXACT, opener)
-    latest = FrameStore.open(tmp_path / "store")
-    assert sum(map(len, latest.shards)) == 3, "shards of which nothing is of use are deleted"
-
-
 def test_other_settings_are_refused(files, store, tmp_path):
     with pytest.raises(UserError, match="short_side 32"):
         fill_frame_store(files, tmp_path / "store", FrameSettings(48, "uint8"), opener)
@@ -273,19 +177,6 @@ def test_other_settings_are_refused(files, store, tmp_path):
 def test_wrong_settings(wrong):
     with pytest.raises(UserError, match=next(iter(wrong))):
         FrameSettings(**wrong)
-
-
-def test_a_bad_video_is_recorded_with_the_reason(files, tmp_path):
-    bad = str(videos.write_text(tmp_path / "bad.mp4"))
-    gone = str(tmp_path / "gone.mp4")
-    done = fill_frame_store([*files, bad, gone], tmp_path / "store", EXACT, opener)
-    assert done.stored == 3
-    assert set(done.failed) == {bad, gone}
-    store = FrameStore.open(tmp_path / "store", otherwise=open_reader)
-    with pytest.raises(VideoError, match=r"as the frame store says"):
-        store(bad)
-    again = fill_frame_store([*files, bad], tmp_path / "store", EXACT, opener)
-    assert (again.stored, again.known, set(again.failed)) == (0, 3, {bad})
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -319,43 +210,6 @@ def test_a_shard_cut_off_is_never_taken_for_whole(files, store, tmp_path, share)
     whole = FrameStore.open(tmp_path / "store")
     assert whole.damaged == []
     assert not path.exists()
-
-
-def test_too_little_room_is_estimated_before_the_work(files, tmp_path, monkeypatch):
-    monkeypatch.setattr(filling, "_SAMPLE", 1)
-    every = 32 * 48 * 3 * 72
-    with pytest.raises(UserError, match=r"2 more videos need about .* GB.*max_gb"):
-        fill_frame_store(files, tmp_path / "store", EXACT, opener, max_bytes=int(every * 0.6))
-    held = FrameStore.open(tmp_path / "store")
-    assert len(held) == 1
-    assert fill_frame_store(files, tmp_path / "store", EXACT, opener, max_bytes=2 * every).stored == 2
-
-
-def test_the_limit_holds_where_the_estimate_was_wrong(files, tmp_path):
-    limit = 32 * 48 * 3 * 60
-    with pytest.raises(UserError, match="full before all videos"):
-        fill_frame_store(files, tmp_path / "store", EXACT, opener, max_bytes=limit)
-    assert FrameStore.open(tmp_path / "store").num_bytes < limit + 20_000  # tables and settings
-
-
-def test_a_disk_that_fills_up(files, tmp_path, monkeypatch):
-    write, written = ShardWriter.write, []
-
-    def full(self, data):
-        written.append(data)
-        if len(written) > 45:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        write(self, data)
-
-    monkeypatch.setattr(ShardWriter, "write", full)
-    with pytest.raises(UserError, match=r"No space left.*goes on"):
-        fill_frame_store(files, tmp_path / "store", EXACT, opener)
-    monkeypatch.undo()
-    assert not list((tmp_path / "store").glob("*.partial"))
-    done = fill_frame_store(files, tmp_path / "store", EXACT, opener)
-    assert (done.stored, done.known) == (2, 1)
-    store = FrameStore.open(tmp_path / "store")
-    assert all(videos.read_number(store(path).get_batch([5])[0]) == 5 for path in files)
 
 
 def test_it_travels_to_workers(files, store):
