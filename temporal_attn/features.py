@@ -163,11 +163,12 @@ class FeatureCache(pl.Callback):
             steps = range(0, len(share), self.batch_size)
             console = Console(stderr=True)
             hidden = trainer.global_rank != 0 or not steps or not console.is_terminal
-            for start in track(steps, description="features", console=console, disable=hidden):
-                self.compute(share[start : start + self.batch_size], data, dataset, store, model, failed)
-                tenth = 10 * (start + self.batch_size) // len(share)
-                if not console.is_terminal and tenth > 10 * start // len(share):  # a bar would garble a log file
-                    log.info("features of %d of %d videos", min(start + self.batch_size, len(share)), len(share))
+            with model.backbone.folded_below_cut():
+                for start in track(steps, description="features", console=console, disable=hidden):
+                    self.compute(share[start : start + self.batch_size], data, dataset, store, model, failed)
+                    tenth = 10 * (start + self.batch_size) // len(share)
+                    if not console.is_terminal and tenth > 10 * start // len(share):  # a bar would garble a log file
+                        log.info("features of %d of %d videos", min(start + self.batch_size, len(share)), len(share))
         finally:
             model.train(training)
         trainer.strategy.barrier("features")

@@ -14,6 +14,7 @@ from datamodules import UCF101DataModule
 from datamodules.cache import FeatureStore
 from datamodules.options import AugmentOptions, ClipOptions, LoaderOptions
 from temporal_attn.features import FeatureCache, fingerprint
+from temporal_attn.model import VideoClassifier
 from temporal_attn.module import VideoClassificationModule
 from temporal_attn.types import UserError, VideoRecord
 
@@ -96,6 +97,24 @@ def test_stored_features_are_those_of_the_augmented_clip(cached: Any) -> None:
             clip = source.augment.clip(item["video"], item["seed"])
             expected = net.model.below_cut(clip[None])[0].half()
             assert any(torch.allclose(view["features"], expected, atol=1e-2) for view in stored)
+
+
+def test_batch_norms_are_folded_while_features_are_computed_and_not_afterwards(
+    tiny_ucf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folded = []
+
+    def below_cut(self: VideoClassifier, video: torch.Tensor) -> torch.Tensor:
+        norms = [module for module in self.backbone.modules() if isinstance(module, torch.nn.BatchNorm2d)]
+        folded.append(sum("forward" in vars(norm) for norm in norms))
+        return original(self, video)
+
+    original = VideoClassifier.below_cut
+    monkeypatch.setattr(VideoClassifier, "below_cut", below_cut)
+    run(tmp_path).fit(net := module(), datamodule=data(tiny_ucf, tmp_path / "cache"))
+    assert folded
+    assert min(folded) > 0
+    assert not any("forward" in vars(own) for own in net.modules())
 
 
 def test_the_whole_backbone_frozen_stores_tokens(tiny_ucf: Path, tmp_path: Path) -> None:
