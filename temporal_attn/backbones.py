@@ -1,8 +1,7 @@
 """Frames to tokens and maps: any timm image net, its weights, and the cut between what is frozen and what trains.
 
-A backbone is a chain of named parts (stem, stages, head) that run one after the other. Freezing ``"blocks.5"``
-freezes the chain up to and with that part; what comes out of it can be computed once and cached, and `resume`
-carries on from there.
+Freezing ``"blocks.5"`` freezes the chain of parts up to and with that one; what comes out of it can be computed once
+and cached, and `above_cut` carries on from there.
 """
 
 from __future__ import annotations
@@ -16,72 +15,13 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
-from temporal_attn.attention.insertion import insert_attention, inserted
+from temporal_attn.attention.insertion import HOME, insert_attention, inserted
+from temporal_attn.chain import parts_of
 from temporal_attn.folding import folded
 from temporal_attn.nets import make_net
 from temporal_attn.types import UserError
 
-__all__ = ["FrameBackbone", "parts_of"]
-
-# Parts of each family's `forward_features`, in order. A star stands for all children of that container.
-_CHAINS: tuple[tuple[tuple[str, tuple[str, ...]], ...], ...] = (
-    (("stem", ("conv_stem", "bn1")), ("*", ("blocks",)), ("head", ("conv_head", "bn2"))),  # EfficientNet
-    (("stem", ("conv_stem", "bn1")), ("*", ("blocks",))),  # MobileNetV3: its head comes after the pooling
-    (
-        ("stem", ("conv1", "bn1", "act1", "maxpool")),
-        ("layer1", ("layer1",)),
-        ("layer2", ("layer2",)),
-        ("layer3", ("layer3",)),
-        ("layer4", ("layer4",)),
-    ),  # ResNet, ResNeXt, Wide-ResNet
-    (("stem", ("stem",)), ("*", ("stages",)), ("norm_pre", ("norm_pre",))),  # ConvNeXt
-    (
-        ("stem", ("stem",)),
-        ("s1", ("s1",)),
-        ("s2", ("s2",)),
-        ("s3", ("s3",)),
-        ("s4", ("s4",)),
-        ("final_conv", ("final_conv",)),
-    ),  # RegNet
-    (("*", ("features",)),),  # DenseNet
-)
-
-
-def parts_of(net: nn.Module) -> dict[str, tuple[str, ...]]:
-    """Named parts of a timm net whose modules, run in order, are its ``forward_features``.
-
-    Returns:
-        Part name to the module names in it; empty for a family that is not known to be a chain.
-    """
-    for chain in _CHAINS:
-        if all(isinstance(getattr(net, name, None), nn.Module) for _, names in chain for name in names):
-            parts: dict[str, tuple[str, ...]] = {}
-            for part, names in chain:
-                if part == "*":
-                    children = [f"{names[0]}.{child}" for child, _ in net.get_submodule(names[0]).named_children()]
-                    parts.update({child: (child,) for child in children})
-                else:
-                    parts[part] = names
-            return parts if _is_chain(net, parts) else {}
-    return {}
-
-
-@torch.no_grad()
-def _is_chain(net: nn.Module, parts: Mapping[str, Sequence[str]]) -> bool:
-    """Whether the parts really compose to `forward_features`: a subclass may add steps in between."""
-    training = net.training
-    net.eval()
-    try:
-        x = torch.linspace(-1, 1, 3 * 64 * 64).view(1, 3, 64, 64)
-        expected = net.forward_features(x)  # type: ignore[operator]
-        for names in parts.values():
-            for name in names:
-                x = net.get_submodule(name)(x)
-        return x.shape == expected.shape and bool(torch.allclose(x, expected, atol=1e-4, rtol=1e-4))
-    except (RuntimeError, TypeError):
-        return False
-    finally:
-        net.train(training)
+__all__ = ["FrameBackbone"]
 
 
 @contextmanager
@@ -215,25 +155,6 @@ class FrameBackbone(nn.Module):
             return "none"
         return "all" if len(self.frozen_parts) == max(1, len(self.parts)) else "some"
 
-    def parts_above(self, parameter: str) -> int:
-        """How many parts of the chain come after the one that a parameter belongs to; 0 for what follows the chain.
-
-        Args:
-            parameter: Its name in the net, such as ``layer1.0.conv1.weight``.
-
-        Raises:
-            UserError: The net is not known to be a chain.
-        """
-        if not self.parts:
-            raise UserError(
-                f"layer_decay needs a backbone that is a chain of parts, and {type(self.net).__name__} is not known as "
-                "one; set it to 1"
-            )
-        for above, modules in enumerate(reversed(self.parts.values())):
-            if any(parameter.startswith(f"{module}.") for module in modules):
-                return above
-        return 0
-
     def frozen_modules(self) -> Iterator[nn.Module]:
         """Modules below the cut, attention that follows them included."""
         if self.frozen == "all":
@@ -255,7 +176,7 @@ class FrameBackbone(nn.Module):
             module.eval()
         if self.freeze_batchnorm:
             for name, module in self.net.named_modules():
-                if isinstance(module, _BatchNorm) and not name.startswith("frame_attention."):
+                if isinstance(module, _BatchNorm) and not name.startswith(f"{HOME}."):
                     module.eval()
         return self
 

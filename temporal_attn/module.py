@@ -77,7 +77,7 @@ class VideoClassificationModule(pl.LightningModule):
         two_stream: Whether the backbone sees, besides each frame, how the frame ``clip.lag`` seconds later differs.
         lr: Rate of everything new: temporal model, head, inserted attention.
         backbone_lr: Rate of the backbone's trainable parts.
-        layer_decay: What each part of the backbone learns at, relative to the part above it, in (0, 1].
+        layer_decay: What each stage or transformer block of the backbone learns at, relative to the next, in (0, 1].
         weight_decay: For matrices and convolutions.
         warmup: Share of the training steps that the rates rise; a cosine follows. Where nobody knows how many steps
             there are (`schedule`), of 1000 steps, and the rates stay.

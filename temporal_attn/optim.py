@@ -10,6 +10,8 @@ from torch import nn
 from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
+from temporal_attn.attention.insertion import HOME
+from temporal_attn.chain import parts_above
 from temporal_attn.model import VideoClassifier
 
 __all__ = ["adamw", "parameter_groups", "warmup_constant", "warmup_cosine"]
@@ -19,7 +21,7 @@ class _Kind(NamedTuple):
     """What the parameters of a group have in common; sorts as the groups do.
 
     Args:
-        below: Parts of the backbone's chain between them and its top; -1 for everything that is new.
+        below: Parts of the backbone between them and its top; -1 for everything that is new.
         decayed: Whether weight decay applies.
         later: Whether they are frozen now and train later.
     """
@@ -43,7 +45,8 @@ def parameter_groups(
     to shrink biases, normalisation weights, queries and positions regularises nothing.
 
     The deeper a part of the backbone lies, the more general is what it has learned, and the slower it learns: the
-    rate of a part is ``backbone_lr`` · ``layer_decay`` ^ (number of parts above it).
+    rate of a part is ``backbone_lr`` · ``layer_decay`` ^ (number of parts above it). Parts are stages, or the blocks of
+    a transformer.
 
     Papers: Clark et al., "ELECTRA", ICLR 2020 (layer-wise rates). https://arxiv.org/abs/2003.10555; Bao et al.,
         "BEiT", ICLR 2022 (in vision). https://arxiv.org/abs/2106.08254
@@ -58,15 +61,15 @@ def parameter_groups(
         layer_decay: Ratio of the rates of neighbouring parts, in (0, 1]; 1 gives all of them the same.
 
     Raises:
-        UserError: ``layer_decay`` is below 1 for a backbone that is not known to be a chain of parts.
+        UserError: ``layer_decay`` is below 1 for a backbone whose layers are not known, see `parts_above`.
     """
-    layered = layer_decay != 1
+    above = parts_above(model.backbone.net) if layer_decay != 1 else {}
     buckets: dict[_Kind, list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         if not (parameter.requires_grad or frozen):
             continue
-        old = name.startswith("backbone.") and ".frame_attention." not in name
-        below = -1 if not old else model.backbone.parts_above(name.removeprefix("backbone.net.")) if layered else 0
+        old = name.startswith("backbone.") and f".{HOME}." not in name
+        below = above.get(name.removeprefix("backbone.net."), 0) if old else -1
         decayed = parameter.ndim > 1 and "weight" in name.rpartition(".")[2]
         buckets.setdefault(_Kind(below, decayed, not parameter.requires_grad), []).append(parameter)
     return [
@@ -74,17 +77,17 @@ def parameter_groups(
             "params": parameters,
             "lr": lr if kind.below < 0 else backbone_lr * layer_decay**kind.below,
             "weight_decay": weight_decay if kind.decayed else 0.0,
-            "name": _name(model, kind, layered),
+            "name": _name(list(model.backbone.parts), kind, bool(above)),
             "later": kind.later,
         }
         for kind, parameters in sorted(buckets.items(), reverse=True)
     ]
 
 
-def _name(model: VideoClassifier, kind: _Kind, layered: bool) -> str:
+def _name(parts: list[str], kind: _Kind, layered: bool) -> str:
     place = "head" if kind.below < 0 else "backbone"
     if layered and kind.below >= 0:
-        place += f".{list(model.backbone.parts)[-1 - kind.below]}"
+        place += f".{parts[-1 - kind.below]}" if parts else f".{kind.below}_below_top"
     return place + ("" if kind.decayed else "_no_decay") + ("_later" if kind.later else "")
 
 

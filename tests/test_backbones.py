@@ -10,7 +10,8 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from temporal_attn.backbones import FrameBackbone, parts_of
+from temporal_attn.backbones import FrameBackbone
+from temporal_attn.chain import parts_of
 from temporal_attn.types import UserError
 from temporal_attn.weights import load_weights, rename_efficientnet_pytorch
 
@@ -65,6 +66,12 @@ def test_parts_in_order_are_the_forward_pass(name: str):
 
 def test_a_net_that_is_no_chain_has_no_parts():
     assert parts_of(timm.create_model("test_vit", num_classes=0)) == {}
+
+
+def test_parts_are_found_wherever_the_weights_are():
+    """A trainer has moved the net, or made it narrow, before it asks for rates."""
+    net = timm.create_model("test_resnet", num_classes=0)
+    assert list(parts_of(net.to(torch.bfloat16))) == list(parts_of(net.double())) != []
 
 
 def test_a_chain_with_a_step_in_between_is_found_out():

@@ -26,7 +26,13 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "temporal_attn.types",
     ),
     ("temporal_attn.attention", "temporal_attn.temporal"),
-    ("temporal_attn.folding", "temporal_attn.weights", "temporal_attn.nets", "temporal_attn.backbones"),
+    (
+        "temporal_attn.chain",
+        "temporal_attn.folding",
+        "temporal_attn.weights",
+        "temporal_attn.nets",
+        "temporal_attn.backbones",
+    ),
     ("temporal_attn.two_stream",),
     ("temporal_attn.model",),
     (

@@ -10,7 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from temporal_attn.chain import parts_above
 from temporal_attn.model import VideoClassifier
+from temporal_attn.nets import make_net
 from temporal_attn.optim import adamw, parameter_groups, warmup_cosine
 from temporal_attn.types import UserError
 
@@ -133,15 +135,48 @@ def test_a_chain_of_blocks_counts_them_from_the_top() -> None:
     parts = list(model.backbone.parts)
     assert parts[0] == "stem"
     assert parts[-1] == "head"
+    found = parts_above(model.backbone.net)
+    assert found.keys() == {name for name, _ in model.backbone.net.named_parameters()}
     for above, part in enumerate(reversed(parts)):
         for module in model.backbone.parts[part]:
-            assert model.backbone.parts_above(f"{module}.weight") == above
+            assert {own for name, own in found.items() if name.startswith(f"{module}.")} == {above}
 
 
-def test_layer_wise_rates_need_a_chain() -> None:
-    model = VideoClassifier(3, "test_vit", attention=None, temporal="mean", dim=0)
+def test_blocks_of_a_transformer_learn_slower_than_those_above_them() -> None:
+    model = VideoClassifier(3, "test_vit", attention="se", attention_at="block", temporal="mean", dim=0)
     assert not model.backbone.parts
-    with pytest.raises(UserError, match="layer_decay"):
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    groups = parameter_groups(model, 1.0, 0.1, 0.05, layer_decay=0.5)
+    rates = {names[id(parameter)]: group["lr"] for group in groups for parameter in group["params"]}
+    assert rates.keys() == set(names.values())
+    top = rates["backbone.net.blocks.5.attn.qkv.weight"]
+    for name, rate in rates.items():
+        where = name.removeprefix("backbone.net.").split(".")
+        if not name.startswith("backbone.") or where[0] == "frame_attention":
+            assert rate == 1, name
+        elif where[0] == "blocks":
+            assert rate == pytest.approx(top * 0.5 ** (5 - int(where[1]))), name
+        elif where[0] in ("cls_token", "reg_token", "pos_embed", "patch_embed"):
+            assert rate == pytest.approx(top * 0.5**6), name
+        else:
+            assert top <= rate <= 0.1, name  # norms behind the last block
+    assert max(rate for name, rate in rates.items() if rate < 1) == 0.1
+    assert len({group["name"] for group in groups}) == len(groups)
+    assert {"backbone.0_below_top", "backbone.6_below_top", "head"} <= {group["name"] for group in groups}
+
+
+def test_nets_side_by_side_count_their_own_parts() -> None:
+    net = make_net("test_efficientnet+mobilenetv2_035", "none")
+    found = parts_above(net)
+    assert found.keys() == {name for name, _ in net.named_parameters()}
+    for number, own in enumerate(net.nets):
+        assert {name: found[f"nets.{number}.{name}"] for name in parts_above(own)} == parts_above(own)
+
+
+def test_layer_wise_rates_need_layers() -> None:
+    model = VideoClassifier(3, "test_resnet", attention=None, temporal="mean", dim=0)
+    model.backbone.net = nn.Sequential(nn.Conv2d(3, 8, 1))
+    with pytest.raises(UserError, match=r"layer_decay .* Sequential"):
         parameter_groups(model, 1e-3, 1e-4, 0.05, layer_decay=0.7)
     assert parameter_groups(model, 1e-3, 1e-4, 0.05)  # one rate for all needs none
 

@@ -21,9 +21,10 @@ from temporal_attn.attention.following import Following, FollowingChannelsLast, 
 from temporal_attn.attention.places import patch_convolution, places
 from temporal_attn.attention.registry import build
 
-__all__ = ["insert_attention", "inserted", "remove_attention"]
+__all__ = ["HOME", "insert_attention", "inserted", "remove_attention"]
 
 HOME = "frame_attention"
+"""Name, in a net, of what was inserted into it."""
 
 
 class _Home(nn.Module):
