@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -24,7 +25,7 @@ from temporal_attn.output import writable_folder
 from temporal_attn.prediction_rows import largest, rows_of
 from temporal_attn.types import UserError, VideoBatch
 
-__all__ = ["BestCheckpoint", "MetricsWriter", "PredictionWriter", "callbacks_from_env", "run_folder"]
+__all__ = ["BestCheckpoint", "MetricsWriter", "PredictionWriter", "callbacks_from_env", "mode_of", "run_folder"]
 
 log = logging.getLogger(__name__)
 
@@ -38,21 +39,26 @@ def run_folder(trainer: pl.Trainer) -> Path:
     return writable_folder(trainer.default_root_dir, "--trainer.default_root_dir")
 
 
+def mode_of(metric: str) -> str:
+    """``min`` for losses and calibration errors, by the end of their name; ``max`` for anything else."""
+    return "min" if metric.endswith(("loss", "ece", "nll")) else "max"
+
+
 class BestCheckpoint(ModelCheckpoint):
     """``checkpoints/best.ckpt`` and ``checkpoints/last.ckpt`` in the run's folder.
 
     Args:
         monitor: Logged value that decides which epoch is best; ``auto`` takes ``val/map`` of a module whose loss is
             ``binary`` and ``val/top1`` of any other; null keeps only the last.
-        mode: ``max`` or ``min``.
-        every_n_epochs: Epochs between two savings.
+        mode: ``max`` or ``min``; ``auto`` as `mode_of` says.
+        every_n_epochs: Epochs between two savings; the end of the training is saved too.
     """
 
-    def __init__(self, monitor: str | None = "auto", mode: str = "max", every_n_epochs: int = 1) -> None:
+    def __init__(self, monitor: str | None = "auto", mode: str = "auto", every_n_epochs: int = 1) -> None:
         super().__init__(
             filename="best",
             monitor=monitor,
-            mode=mode,
+            mode=mode_of(monitor or "") if mode == "auto" else mode,
             every_n_epochs=every_n_epochs,
             save_last=True,
             auto_insert_metric_name=False,
@@ -65,14 +71,15 @@ class BestCheckpoint(ModelCheckpoint):
             scoring = getattr(pl_module, "scoring", None)
             self.monitor = "val/map" if getattr(scoring, "multi_label", False) else "val/top1"
         if self.dirpath is None:
-            self.dirpath = str(run_folder(trainer) / "checkpoints")
+            # A resumed run goes by its real path whether this is the folder whose best checkpoint it knows.
+            self.dirpath = os.path.realpath(run_folder(trainer) / "checkpoints")
         super().setup(trainer, pl_module, stage)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Fall back to the last epoch when there is nothing to validate on."""
-        if self.monitor is not None and not trainer.num_val_batches:
+        if self.monitor is not None and _has_nothing_to_validate_on(trainer):
             log.warning("nothing to validate on: best.ckpt is the last epoch, not the best by %s", self.monitor)
-            self.monitor = None
+            self.monitor, self._save_on_train_epoch_end = None, True
         super().on_train_epoch_end(trainer, pl_module)
         self._save_last(trainer, train_epoch_ends=True)
 
@@ -80,6 +87,19 @@ class BestCheckpoint(ModelCheckpoint):
         """Save the epoch, where that is done after each validation."""
         super().on_validation_end(trainer, pl_module)
         self._save_last(trainer, train_epoch_ends=False)
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Save the end of a training that comes between two savings."""
+        candidates, unsaved = self._monitor_candidates(trainer), not self._should_skip_saving_checkpoint(trainer)
+        if not self.best_model_path and not getattr(trainer, "fast_dev_run", False):
+            if self.monitor is not None:
+                log.warning("never validated: best.ckpt is the last epoch, not the best by %s", self.monitor)
+            self.monitor = None
+        if self.monitor is None and (unsaved or not self.best_model_path):
+            self._save_topk_checkpoint(trainer, candidates)
+        if unsaved:
+            self._save_last_checkpoint(trainer, candidates)
+        super().on_train_end(trainer, pl_module)
 
     def _save_last(self, trainer: pl.Trainer, train_epoch_ends: bool) -> None:
         """The last epoch where it is not the best: Lightning saves it only together with a new best."""
@@ -99,6 +119,13 @@ class BestCheckpoint(ModelCheckpoint):
         beside = f"{self.best_model_path}.part"
         torch.save(checkpoint, beside)
         os.replace(beside, self.best_model_path)
+
+
+def _has_nothing_to_validate_on(trainer: pl.Trainer) -> bool:
+    every = trainer.check_val_every_n_epoch
+    # How many batches there are is known once the loaders have been asked for: when a validation was due.
+    due = every is not None and (trainer.current_epoch + 1) % every == 0
+    return not trainer.enable_validation or (due and not any(trainer.num_val_batches))
 
 
 class MetricsWriter(pl.Callback):
@@ -127,15 +154,19 @@ class MetricsWriter(pl.Callback):
         document = getattr(pl_module, "test_summary", None)
         if document is None:
             metrics = {name: value.item() for name, value in trainer.callback_metrics.items() if value.numel() == 1}
+            # JSON has no NaN.
+            metrics = {name: value if math.isfinite(value) else None for name, value in metrics.items()}
             document = {"schema": "temporal_attn/logged_metrics/1", **metrics}
         path = run_folder(trainer) / self.filename
-        path.write_text(json.dumps(document, indent=2) + "\n")
-        self.path = str(path)
         table, module = getattr(pl_module, "test_table", None), cast(Any, pl_module)
         if table is not None:
             reasons = {video["id"]: video["reason"] for video in document["failed"]}
-            beside = path.with_name(TEST_PREDICTIONS)
-            write_judged(beside, table, module.class_names, module.scoring, reasons)
+            write_judged(path.with_name(TEST_PREDICTIONS), table, module.class_names, module.scoring, reasons)
+        # Last and whole: where it lies, a test is done.
+        beside = path.with_name(f"{path.name}.part")
+        beside.write_text(json.dumps(document, indent=2) + "\n")
+        os.replace(beside, path)
+        self.path = str(path)
 
 
 class PredictionWriter(BasePredictionWriter):
@@ -174,6 +205,10 @@ class PredictionWriter(BasePredictionWriter):
         """Start the file anew."""
         if stage != "predict":
             return
+        writers = [callback for callback in self._of(trainer) if isinstance(callback, PredictionWriter)]
+        if self.uninvited and len(writers) > 1:  # whoever was asked for writes the same file
+            self._is_silent = True
+            return
         name = Path(self.filename)
         if trainer.world_size > 1:
             name = name.with_stem(f"{name.stem}-{trainer.global_rank}")
@@ -193,9 +228,9 @@ class PredictionWriter(BasePredictionWriter):
         dataloader_idx: int,
     ) -> None:
         """Append the rows of a batch."""
-        assert self.path is not None
         if self._is_silent:
             return
+        assert self.path is not None
         try:
             rows = rows_of(prediction, self._names(trainer, prediction, batch_indices, batch, dataloader_idx))
             lines = [json.dumps(self._marked(row)) + "\n" for row in rows]
@@ -209,6 +244,11 @@ class PredictionWriter(BasePredictionWriter):
         self.failed += sum(row.get("failed") is not None for row in rows)
         with open(self.path, "a") as file:
             file.writelines(lines)
+
+    @staticmethod
+    def _of(trainer: pl.Trainer) -> list[pl.Callback]:
+        callbacks: list[pl.Callback] = trainer.callbacks  # type: ignore[attr-defined]
+        return callbacks
 
     def _names(
         self,

@@ -59,7 +59,7 @@ def parts_of(net: nn.Module) -> dict[str, tuple[str, ...]]:
 @torch.no_grad()
 def _is_chain(net: nn.Module, parts: Mapping[str, Sequence[str]]) -> bool:
     """Whether the parts really compose to `forward_features`: a subclass may add steps in between."""
-    training = net.training
+    modes = {module: module.training for module in net.modules()}
     net.eval()
     try:
         x = torch.linspace(-1, 1, 3 * 64 * 64).view(1, 3, 64, 64).to(next(net.parameters()))
@@ -71,7 +71,8 @@ def _is_chain(net: nn.Module, parts: Mapping[str, Sequence[str]]) -> bool:
     except (RuntimeError, TypeError):
         return False
     finally:
-        net.train(training)
+        for module, training in modes.items():  # frozen parts stay in evaluation mode while the others train
+            module.training = training
 
 
 def parts_above(net: nn.Module) -> dict[str, int]:

@@ -7,6 +7,7 @@ Exit status: 0 done, 1 found or failed as reported, 2 wrong use, 130 interrupted
 from __future__ import annotations
 
 import io
+import json
 import logging
 import os
 import sys
@@ -16,7 +17,7 @@ from importlib import import_module
 from inspect import signature
 from itertools import zip_longest
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, get_args
 
 from temporal_attn.allocator import keep_large_blocks
 from temporal_attn.types import UserError, VideoError
@@ -239,7 +240,7 @@ def _run_command(name: str, words: list[str]) -> int:
         words, more["options"] = _split_settings(words)
     # Required arguments of a function would become positional; the commands name all but their inputs.
     parser.add_function_arguments(run, as_positional=False, skip={*more, *([positional] if positional else ())})
-    config: Any = parser.parse_args(_flags_with_values(words, run))
+    config: Any = parser.parse_args(_lists_together(_flags_with_values(words, run), run))
     return run(**config.as_dict(), **more)
 
 
@@ -265,6 +266,32 @@ def _flags_with_values(words: list[str], run: Callable[..., int]) -> list[str]:
         for word, after in zip_longest(words, words[1:], fillvalue="")
     ]
     return [f"{word}=true" if is_alone else word for word, is_alone in zip(words, alone, strict=True)]
+
+
+def _lists_together(words: list[str], run: Callable[..., int]) -> list[str]:
+    """An option that takes a list may be given several times: ``--config A --config B`` means ``--config=[A, B]``."""
+    known = signature(run, eval_str=True).parameters.items()
+    lists = {f"--{name}" for name, own in known if get_args(own.annotation) and list[str] in get_args(own.annotation)}
+    values: dict[str, list[str]] = {}
+    rest: list[str] = []
+    pending = iter(words)
+    for word in pending:
+        name, is_joined, value = word.partition("=")
+        if name in lists:
+            values.setdefault(name, []).append(value if is_joined else next(pending, ""))
+        else:
+            rest.append(word)
+    return [*rest, *(f"{name}={_joined(own)}" for name, own in values.items())]
+
+
+def _joined(values: list[str]) -> str:
+    """One value as it stands; several, each of which may be a list by itself, as one list."""
+    if len(values) == 1:
+        return values[0]
+    import yaml  # type: ignore[import-untyped]
+
+    each = [yaml.safe_load(value) if value.startswith("[") else [value] for value in values]
+    return json.dumps([one for own in each for one in own])
 
 
 def _run_lightning(words: list[str]) -> int:

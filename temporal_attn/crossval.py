@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from datamodules import HMDB51DataModule, UCF101DataModule
 from datamodules.atomic import write_atomically
 from datamodules.base import VideoDataModule
 from datamodules.records import Account, Catalogue, RecordTable
@@ -20,6 +21,7 @@ from temporal_attn.evaluation.calibration import calibration_interval, reliabili
 from temporal_attn.evaluation.intervals import Array, draw_groups, sums_by_group
 from temporal_attn.evaluation.predictions import has_class, is_right, read_judged
 from temporal_attn.lightning_cli import TemporalCLI, is_unsound, run
+from temporal_attn.module import VideoClassificationModule
 from temporal_attn.output import writable_folder
 from temporal_attn.types import UserError
 
@@ -41,8 +43,8 @@ def crossval(
 ) -> int:
     """Train and test an experiment on every fold.
 
-    A fold that has been tested already is not run again, so that a second call goes on where the first was stopped;
-    one of whose videos too many could not be read is tested again.
+    A second call goes on where the first was stopped: with the last epoch of a fold that was being trained. A fold that
+    has been tested is not run again, unless too many of its videos could not be read.
 
     Args:
         config: YAML of `temporal-attn fit`; of several, later ones go before earlier ones.
@@ -56,7 +58,8 @@ def crossval(
         Exit status: that of the first fold that did not end well.
 
     Raises:
-        UserError: A number is out of range, or the folder holds folds of another experiment.
+        UserError: A number is out of range, the data set has no such folds, the module is none of ours, or the folder
+            holds folds of another experiment.
     """
     if k < 2:
         raise UserError(f"k is {k}; a cross-validation has 2 folds or more")
@@ -80,13 +83,14 @@ def crossval(
             continue
         place = [*given, f"--trainer.default_root_dir={own}"]
         if folds == "official":
-            program = TemporalCLI
+            program: type[TemporalCLI] = _OfficialCLI
             place.append(f"--data.fold={number}")
         else:
             program = _folding(k, number)
-        best = own / "checkpoints" / "best.ckpt"
-        status = 0 if is_trained else run(["fit", *place], program)
-        status = status or run(["test", *place, f"--ckpt_path={best}"], program)
+        begun = (own / "checkpoints" / "last.ckpt").is_file()
+        go_on = ["--ckpt_path=last"] if begun else []
+        status = 0 if is_trained else run(["fit", *place, *go_on], program)
+        status = status or run(["test", *place, "--ckpt_path=best"], program)
         if status:
             return status
     result = {"schema": SCHEMA, **settings, **pool(runs)}
@@ -191,10 +195,34 @@ def refolded(catalogue: Catalogue, folds: int, fold: int, val_fraction: float, s
     return replace(catalogue, records=records, accounts=accounts)
 
 
+class _JudgedCLI(TemporalCLI):
+    """The program with a module whose tests can be pooled."""
+
+    def after_instantiate_classes(self) -> None:
+        super().after_instantiate_classes()
+        if not isinstance(self.model, VideoClassificationModule):
+            raise UserError(
+                f"crossval pools what a test of VideoClassificationModule writes, and {type(self.model).__name__} is "
+                "none: train and test its folds by themselves"
+            )
+
+
+class _OfficialCLI(_JudgedCLI):
+    """The program on a data set that comes with folds."""
+
+    def after_instantiate_classes(self) -> None:
+        super().after_instantiate_classes()
+        if not isinstance(self.datamodule, (UCF101DataModule, HMDB51DataModule)):
+            raise UserError(
+                f"folds: official are those of UCF101 and HMDB51, and {type(self.datamodule).__name__} has none; take "
+                "--folds groups"
+            )
+
+
 def _folding(folds: int, fold: int) -> type[TemporalCLI]:
     """The program on one fold of groups."""
 
-    class FoldedCLI(TemporalCLI):
+    class FoldedCLI(_JudgedCLI):
         def after_instantiate_classes(self) -> None:
             super().after_instantiate_classes()
             data = self.datamodule

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from temporal_attn.checkpoints import read_checkpoint
 from temporal_attn.model import VideoClassifier
+from temporal_attn.naming import video_names
 from temporal_attn.types import UserError, VideoBatch
 
 __all__ = ["AskedTeacher", "StoredTeacher", "Teacher", "class_order", "find_teacher"]
@@ -59,7 +60,8 @@ class AskedTeacher:
         path: Its checkpoint, for messages.
     """
 
-    def __init__(self, model: VideoClassifier, order: Sequence[int], path: str) -> None:
+    def __init__(self, model: VideoClassifier, order: Sequence[int], path: str, temperature: float = 1.0) -> None:
+        self.temperature = temperature
         self.model = model.eval().requires_grad_(False)
         self.order = list(order)
         self.path = path
@@ -82,7 +84,8 @@ class AskedTeacher:
             model.load_state_dict({k.removeprefix("model."): v for k, v in state.items() if k.startswith("model.")})
         except (TypeError, RuntimeError) as error:
             raise UserError(f"teacher {path}: does not fit this version: {str(error).splitlines()[0]}") from None
-        return cls(model, class_order(settings["class_names"], class_names, path), path)
+        temperature = checkpoint.get("calibration", {}).get("temperature", 1.0)
+        return cls(model, class_order(settings["class_names"], class_names, path), path, temperature)
 
     @torch.no_grad()
     def __call__(self, batch: VideoBatch) -> Tensor:
@@ -97,8 +100,15 @@ class AskedTeacher:
                 "training videos with `temporal-attn predict`, and give the predictions.jsonl as teacher"
             )
         video = batch["video"]
-        logits: Tensor = self.model.to(video.device)(video, batch.get("mask"), batch.get("pts")).logits
-        return logits.float()[:, self.order]
+        channels = 3 * self.model.backbone.streams
+        if video.shape[2] < channels:
+            raise UserError(
+                f"teacher {self.path} has two streams and needs frames in pairs: set clip.lag of the data and "
+                "two_stream of the model as they were for the teacher"
+            )
+        # Of a pair the frame itself comes first, which is all that a teacher of one stream knows.
+        logits: Tensor = self.model.to(video.device)(video[:, :, :channels], batch.get("mask"), batch.get("pts")).logits
+        return logits.float()[:, self.order] / self.temperature
 
     def __deepcopy__(self, memo: dict[int, Any]) -> AskedTeacher:
         """A copy of the student, such as an average of its weights, learns from the same teacher."""
@@ -162,7 +172,7 @@ class StoredTeacher:
         Raises:
             UserError: The batch does not name its videos, or the file says nothing of one of them.
         """
-        names = batch.get("video_id")
+        names = video_names(batch)
         if names is None:
             raise UserError(f"teacher {self.path}: the batch needs video_id, by which its predictions are found")
         unknown = [name for name in names if name not in self._rows]

@@ -10,7 +10,11 @@ from pytorch_lightning.callbacks import WeightAveraging
 from pytorch_lightning.trainer.states import TrainerFn
 from torch import Tensor
 
+from temporal_attn.types import UserError
+
 __all__ = ["ExponentialMovingAverage"]
+
+_NARROW = {torch.bfloat16, torch.float16}
 
 
 class ExponentialMovingAverage(WeightAveraging):
@@ -68,3 +72,14 @@ class ExponentialMovingAverage(WeightAveraging):
             super().setup(trainer, pl_module, "fit")
         assert self._average_model is not None
         self._average_model.to(pl_module.device)
+        narrow = {tensor.dtype for tensor in pl_module.parameters() if tensor.is_floating_point()} & _NARROW
+        if narrow:
+            raise UserError(
+                f"ema_decay: weights are {' and '.join(map(str, narrow))}, in which an average stands still, because "
+                "its steps are rounded away: train with precision bf16-mixed, 16-mixed or 32"
+            )
+
+    def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Leave the average in the module, where a resumed run had nothing left to train too."""
+        if self._average_model is not None:
+            self._copy_average_to_current(pl_module)

@@ -12,7 +12,7 @@ from typing import Any
 import pytorch_lightning as pl
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning.callbacks import RichProgressBar
-from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
+from pytorch_lightning.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 import datamodules
@@ -59,7 +59,9 @@ class TemporalCLI(LightningCLI):
         subcommand = self.config.get("subcommand")
         section: Any = self.config[subcommand] if subcommand else {}
         path = section.get("ckpt_path")
-        if not path or path in ("best", "last", "hpc", "registry"):
+        if path in ("best", "last"):
+            path = section.ckpt_path = _in_the_run(path, section.trainer.default_root_dir, str(subcommand))
+        if not path or path in ("last", "hpc", "registry"):
             return
         if _ours(section.model.class_path):
             settings = read_checkpoint(path)["hyper_parameters"]
@@ -96,6 +98,29 @@ class TemporalCLI(LightningCLI):
         run_folder(self.trainer)
 
 
+def _in_the_run(which: str, folder: str | None, subcommand: str) -> str:
+    """``best`` and ``last`` are files of the run's folder; a training without its ``last`` begins anew.
+
+    Raises:
+        UserError: There is no such file.
+    """
+    path = Path(folder or ".") / "checkpoints" / f"{which}.ckpt"
+    if path.is_file():
+        return str(path)
+    if (subcommand, which) == ("fit", "last"):
+        return which
+    raise UserError(f"--ckpt_path {which}: {path}: no such file; --trainer.default_root_dir is the folder of the run")
+
+
+class _SavedConfig(SaveConfigCallback):
+    """``config.yaml`` says how a run was trained, whatever is done with it later: that lies beside it."""
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        if stage != "fit":
+            self.config_filename = f"config_{getattr(stage, 'value', stage)}.yaml"  # an enumeration, in Lightning 2.6
+        super().setup(trainer, pl_module, stage)
+
+
 def _ours(class_path: str) -> bool:
     module, _, name = class_path.rpartition(".")
     found = getattr(import_module(module), name)
@@ -125,6 +150,7 @@ def run(words: list[str], program: type[TemporalCLI] | None = None) -> int:
             subclass_mode_model=True,
             subclass_mode_data=True,
             seed_everything_default=0,
+            save_config_callback=_SavedConfig,
             save_config_kwargs={"overwrite": True},
             trainer_defaults={"callbacks": [metrics]},
             parser_kwargs=PARSERS,

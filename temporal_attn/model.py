@@ -350,9 +350,10 @@ class VideoClassifier(nn.Module):
         clips = video if features is None else features
         if clips is None:
             raise ValueError("give a video (B, T, 3, H, W) or cached features")
-        tokens = self._encode(clips, mask, cached=features is not None).tokens
+        kept = mask
         if self.training and self.frame_dropout:
-            if mask is None:
-                mask = torch.ones(tokens.shape[:2], dtype=torch.bool, device=tokens.device)
-            mask = self.drop_frames(mask)
-        return self.classify(tokens, mask, pts)
+            whole = torch.ones(clips.shape[:2], dtype=torch.bool, device=clips.device)
+            kept = self.drop_frames(whole if mask is None else mask)
+        # Where frames are mixed, what is dropped must not have left its trace in others.
+        tokens = self._encode(clips, kept if self.mixes_time else mask, cached=features is not None).tokens
+        return self.classify(tokens, kept, pts)

@@ -32,7 +32,7 @@ from temporal_attn.objective import prepare_objective
 from temporal_attn.optim import adamw
 from temporal_attn.precision import keep_seconds
 from temporal_attn.schedule import schedule
-from temporal_attn.settings import check_settings
+from temporal_attn.settings import check_settings, plain
 from temporal_attn.types import ClipSpec, ModelOutput, UserError, VideoBatch
 
 __all__ = ["VideoClassificationModule"]
@@ -158,6 +158,7 @@ class VideoClassificationModule(pl.LightningModule):
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
+        self.hparams.update(plain(self.hparams))
         check_settings(self.hparams)
         self.test_summary: dict[str, Any] | None = None
         self._rng: dict[str, Any] | None = None
@@ -235,6 +236,8 @@ class VideoClassificationModule(pl.LightningModule):
                 "unfreeze_epoch does not work on several processes, which agree at the start on what trains: "
                 "train the head first, then load its checkpoint with freeze='none' (load_from_checkpoint) and fit again"
             )
+        if stage == "fit" and self.hparams["unfreeze_epoch"] is not None:
+            self.model.backbone.freeze(self.hparams["freeze"])  # an earlier training may have ended without
         if stage == "fit":
             self.loss, self._teacher = prepare_objective(self.hparams, self.class_names or [], source)
         if stage == "fit" and self.hparams["compile"]:
@@ -266,7 +269,9 @@ class VideoClassificationModule(pl.LightningModule):
         # A class that no other has a larger share than: of mixed clips the larger, of several classes any.
         true = losses.shares(batch["label"], logits.shape[1])
         hit = true.gather(1, logits.argmax(1, keepdim=True))[:, 0] == true.amax(1)
-        self.log("train/top1", hit.float().mean(), batch_size=size, on_step=False, on_epoch=True)
+        judged = hit[true.amax(1) > 0]  # without a class nothing can be right
+        if len(judged):
+            self.log("train/top1", judged.float().mean(), batch_size=len(judged), on_step=False, on_epoch=True)
         return loss
 
     def _take(self, batch: VideoBatch, stage: str) -> VideoBatch:
@@ -394,7 +399,8 @@ class VideoClassificationModule(pl.LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add the random state, so that a resumed run goes on as if it had never stopped.
 
-        That also takes a loader that goes on where it stood, as those of `datamodules` do.
+        That also takes a loader that goes on where it stood, as those of `datamodules` do; a plain one draws from
+        torch's generator while it is made, before the state is taken up, so that its order and what drops out differ.
         """
         # The weights are in here: whoever loads this needs neither the hub nor the file they came from.
         stored: Mapping[str, Any] = checkpoint.get("hyper_parameters", {})

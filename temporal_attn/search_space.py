@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -16,7 +17,7 @@ from temporal_attn.types import UserError
 if TYPE_CHECKING:
     import optuna
 
-__all__ = ["Dimension", "overlay", "read_space"]
+__all__ = ["Dimension", "merged", "overlay", "read_space"]
 
 
 @dataclass(frozen=True)
@@ -128,17 +129,37 @@ def _full_name(option: str) -> str:
     return f"{place}.init_args.{rest}" if is_short else option
 
 
-def overlay(values: Mapping[str, Any]) -> dict[str, Any]:
+def overlay(values: Mapping[str, Any], base: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """Options with dots as the nested YAML that `fit` takes after the experiment's own.
 
     Args:
         values: By option, such as ``{"model.init_args.lr": 0.01}``.
+        base: The experiment's own. Of two YAMLs `fit` takes a mapping that is an argument, such as
+            ``temporal_options``, from the later one alone, and so what the earlier one says in it is repeated.
     """
     nested: dict[str, Any] = {}
     for option, value in values.items():
         *path, last = option.split(".")
-        place = nested
-        for key in path:
-            place = place.setdefault(key, {})
+        place, known = nested, base
+        for depth, key in enumerate(path):
+            known = known.get(key) if isinstance(known, Mapping) else None
+            is_argument = depth >= 2 and isinstance(known, Mapping)  # below model.init_args
+            place = place.setdefault(key, copy.deepcopy(dict(known)) if is_argument and known else {})
         place[last] = value
     return nested
+
+
+def merged(files: Sequence[str]) -> dict[str, Any]:
+    """What YAML files say together, of which later ones go before earlier ones."""
+    every: dict[str, Any] = {}
+    for file in files:
+        _take_over(every, yaml.safe_load(Path(file).read_text(encoding="utf-8")) or {}, depth=2)  # model, init_args
+    return every
+
+
+def _take_over(every: dict[str, Any], own: Mapping[str, Any], depth: int) -> None:
+    for key, value in own.items():
+        if depth and isinstance(value, Mapping) and isinstance(every.get(key), dict):
+            _take_over(every[key], value, depth - 1)
+        else:
+            every[key] = value

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import numpy as np
+
 from temporal_attn import losses
 from temporal_attn.types import UserError
 
@@ -26,6 +28,15 @@ _RANGES: dict[str, tuple[Callable[[float], bool], str]] = {
     "abstain_risk": (lambda value: 0 <= value <= 1, "a share in [0, 1], or null"),
     "abstain_coverage": (lambda value: 0 <= value <= 1, "a share in [0, 1], or null"),
 }
+
+
+def plain(value: Any) -> Any:  # noqa: ANN401
+    """Settings without numpy: numbers, texts and lists, which a checkpoint may hold that loads without running code."""
+    if isinstance(value, (np.generic, np.ndarray)):
+        return value.tolist()
+    if isinstance(value, Mapping):
+        return {plain(key): plain(own) for key, own in value.items()}
+    return type(value)(map(plain, value)) if type(value) in (list, tuple) else value
 
 
 def check_settings(settings: Mapping[str, Any]) -> None:

@@ -12,7 +12,6 @@ import json
 import logging
 import math
 import sys
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -22,9 +21,10 @@ import yaml  # type: ignore[import-untyped]
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from datamodules.atomic import write_atomically
+from temporal_attn.callbacks import mode_of
 from temporal_attn.experiment import load_experiment
 from temporal_attn.output import writable_folder
-from temporal_attn.search_space import Dimension, overlay, read_space
+from temporal_attn.search_space import Dimension, merged, overlay, read_space
 from temporal_attn.types import UserError
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ def tune(
     space: list[str] | str,
     trials: int = 20,
     metric: str = "val/top1",
-    mode: Literal["max", "min"] = "max",
+    mode: Literal["auto", "max", "min"] = "auto",
     options: list[str] | str | None = None,
     startup: int = 5,
     seed: int = 0,
@@ -104,7 +104,7 @@ def tune(
             ``model.temporal={choices: [mean, transformer]}``.
         trials: Trials of the study in all, finished or given up.
         metric: Logged value that is the objective.
-        mode: Whether it shall be large (``max``) or small (``min``).
+        mode: Whether it shall be large (``max``) or small (``min``); ``auto``: losses and calibration errors small.
         options: Further options of every training, such as ``data.root=ROOT``.
         startup: Trials before any is given up.
         seed: Decides what is tried; that of the trainings is in the YAML.
@@ -120,17 +120,20 @@ def tune(
         raise UserError(f"trials is {trials}; it has to be positive")
     dimensions = read_space([space] if isinstance(space, str) else space)
     folder = writable_folder(Path(study).parent if out is None else out, "--out")
-    search = _open(study, metric, mode, startup, seed)
+    direction = mode_of(metric) if mode == "auto" else mode
+    search = _open(study, metric, direction, startup, seed)
     files = [config] if isinstance(config, str) else config
     words = [options] if isinstance(options, str) else options or []
     for name in ("pytorch_lightning", "lightning_fabric"):  # what every trial would say again
         logging.getLogger(name).setLevel(logging.WARNING)
 
+    before = len(_finished(search))
+
     def attempt(trial: optuna.Trial) -> float:
         try:
-            value = _fit(trial, dimensions, files, words, metric, mode)
+            value = _fit(trial, dimensions, files, words, metric, direction)
         except (UserError, RuntimeError) as error:
-            if _finished(search):  # else the error ends the search, and is told there
+            if len(_finished(search)) > before:  # else the error ends the search, and is told there
                 log.warning("trial %d: %s", trial.number, " ".join(str(error).split()) or type(error).__name__)
             raise
         if math.isnan(value):
@@ -140,7 +143,7 @@ def tune(
     failed = 0
     while len(_finished(search)) < trials:
         # The first trial that fails shows wrong use; later ones that this setting does not work.
-        tolerated = (UserError, RuntimeError) if _finished(search) else ()
+        tolerated = (UserError, RuntimeError) if len(_finished(search)) > before else ()
         try:
             search.optimize(attempt, 1, catch=tolerated)
         except SIGTERMException:
@@ -151,9 +154,9 @@ def tune(
         failed += search.trials[-1].state.name == "FAIL"
         if failed > trials:
             raise UserError(f"study {study}: {failed} trials failed; the log says why")
-        _write(search, folder, study, metric, mode)
+        _write(search, folder, study, metric, direction, files)
         log.info(_line(search, trials, metric))
-    _write(search, folder, study, metric, mode)
+    _write(search, folder, study, metric, direction, files)
     print(folder / "best.yaml")
     return int(failed > 0)
 
@@ -201,13 +204,12 @@ def _fit(
     import optuna
 
     values = {dimension.name: dimension.draw(trial) for dimension in dimensions}
-    with tempfile.TemporaryDirectory() as folder:
-        drawn = Path(folder) / "drawn.yaml"
-        drawn.write_text(yaml.safe_dump(overlay(values)), encoding="utf-8")
-        try:
-            experiment = load_experiment([*config, str(drawn)], [f"--{option}" for option in options])
-        except SystemExit:
-            raise UserError("these options are not those of `temporal-attn fit`, see above") from None
+    # As options they go before what the files say, and leave the neighbours of a nested one as they are.
+    drawn = [f"--{name}={own if isinstance(own, str) else json.dumps(own)}" for name, own in values.items()]
+    try:
+        experiment = load_experiment(config, [*(f"--{option}" for option in options), *drawn])
+    except SystemExit:
+        raise UserError("these options are not those of `temporal-attn fit`, see above") from None
     if experiment.trainer.world_size > 1:
         raise UserError("tune trains on one device: set --options trainer.devices=1")
     pruning = PruneHopeless(trial, metric, mode)
@@ -244,7 +246,7 @@ def _best(search: optuna.Study) -> tuple[str, optuna.trial.FrozenTrial | None]:
     return f"{best.value:.4f}, trial {best.number}", best
 
 
-def _write(search: optuna.Study, folder: Path, study: str, metric: str, mode: str) -> None:
+def _write(search: optuna.Study, folder: Path, study: str, metric: str, mode: str, config: Sequence[str]) -> None:
     """trials.csv, a row a trial, and best.yaml."""
     names = list(dict.fromkeys(name for trial in search.trials for name in trial.params))
     table = io.StringIO(newline="")
@@ -259,4 +261,4 @@ def _write(search: optuna.Study, folder: Path, study: str, metric: str, mode: st
     if best is not None:
         values = {name: json.loads(value) if isinstance(value, str) else value for name, value in best.params.items()}
         head = f"# {metric} {shown} of {len(search.trials)} in {Path(study).name} ({mode})\n"
-        write_atomically(folder / "best.yaml", (head + yaml.safe_dump(overlay(values))).encode())
+        write_atomically(folder / "best.yaml", (head + yaml.safe_dump(overlay(values, merged(config)))).encode())

@@ -343,3 +343,11 @@ def test_without_a_backward_pass_few_frames_are_seen_at_once(freeze: str):
     seen.clear()
     backbone.train().maps(frames)  # what trains sees the whole batch: its statistics are those of all
     assert seen == ([40] if freeze == "none" else [16, 16, 8])
+
+
+def test_asking_for_the_parts_wakes_nothing_that_is_frozen():
+    backbone = FrameBackbone("test_resnet", attention=None, freeze="layer2").train()
+    modes = {name: module.training for name, module in backbone.named_modules()}
+    assert True in modes.values() and False in modes.values()  # noqa: PT018
+    assert parts_of(backbone.net)
+    assert modes == {name: module.training for name, module in backbone.named_modules()}

@@ -260,3 +260,15 @@ def test_rows_below_a_threshold_are_marked(tmp_path: Path) -> None:
 def test_a_stranger_has_no_rows_of_a_test(tmp_path: Path) -> None:
     trainer(tmp_path, MetricsWriter()).test(Stranger(), loader(), verbose=False)
     assert [path.name for path in tmp_path.iterdir()] == ["metrics.json"]
+
+
+@pytest.mark.parametrize("invited_first", [True, False])
+def test_an_uninvited_writer_leaves_the_file_to_the_one_that_was_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, invited_first: bool
+) -> None:
+    monkeypatch.setenv("TEMPORAL_ATTN_CALLBACKS", "predictions")
+    (writer,) = callbacks_from_env()
+    monkeypatch.delenv("TEMPORAL_ATTN_CALLBACKS")
+    both = [PredictionWriter(), writer]
+    trainer(tmp_path, *(both if invited_first else both[::-1])).predict(Stranger(), loader())
+    assert len((tmp_path / "predictions.jsonl").read_text().splitlines()) == 10

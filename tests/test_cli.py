@@ -302,3 +302,21 @@ def test_a_switch_may_stand_alone(tiny_ucf: Path, tmp_path: Path) -> None:
     assert main([*words, "--strict"]) == 1
     assert main([*words, "--strict", f"--json={tmp_path / 'found.json'}"]) == 1
     assert main([*words, "--strict=false"]) == 0
+
+
+def test_best_and_last_are_files_of_the_run(tiny_ucf: Path, tmp_path: Path, capsys: Any) -> None:
+    words = [*options("ucf101_20.yaml", tiny_ucf, tmp_path, "run"), "--trainer.logger=false"]
+    last = tmp_path / "run" / "checkpoints" / "last.ckpt"
+    assert main(["test", *words, "--ckpt_path=last"]) == 2
+    assert "last.ckpt: no such file" in one_line(capsys)
+    assert main(["fit", *words, "--ckpt_path=last"]) == 0  # nothing yet to go on with
+    first = torch.load(last, weights_only=True)
+    config = (tmp_path / "run" / "config.yaml").read_text()
+    assert main(["fit", *words, "--trainer.max_epochs=2", "--ckpt_path=last"]) == 0
+    assert torch.load(last, weights_only=True)["global_step"] == 2 * first["global_step"]
+    trained = (tmp_path / "run" / "config.yaml").read_text()
+    assert trained != config
+    assert main(["test", *words, "--ckpt_path=best"]) == 0
+    assert (tmp_path / "run" / "metrics.json").is_file()
+    assert (tmp_path / "run" / "config.yaml").read_text() == trained  # how it was trained, not how it was tested
+    assert (tmp_path / "run" / "config_test.yaml").is_file()

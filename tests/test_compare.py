@@ -109,3 +109,16 @@ def test_the_program(tmp_path: Path, capsys: Any):
     assert main(["compare", str(tmp_path / "a")]) == 2
     assert main(["compare", str(tmp_path / "a"), str(tmp_path / "nowhere")]) == 2
     assert "temporal-attn test" in capsys.readouterr().err
+
+
+def test_one_group_says_nothing_about_others():
+    alike = [{**row, "group": "g"} for row in rows([True] * 4)], [{**row, "group": "g"} for row in rows([False] * 4)]
+    assert compare(*alike).verdict == "videos of one group say nothing about others"
+
+
+def test_the_order_of_labels_is_that_of_a_model_and_no_disagreement():
+    first = [{**row, "label": ["a", "b"]} for row in FIRST]
+    assert compare(first, [{**row, "label": ["b", "a"]} for row in FIRST]).difference == 0
+    assert compare([{**row, "label": ["a"]} for row in FIRST], FIRST).difference == 0
+    with pytest.raises(UserError, match="label"):
+        compare(first, FIRST)

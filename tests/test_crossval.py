@@ -129,7 +129,7 @@ def test_official_folds_are_three(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         "--data.fold=2",
     ]
     assert all("--data.seed=1" in words for words in seen)
-    assert f"--ckpt_path={tmp_path}/fold-1/checkpoints/best.ckpt" in seen[1]
+    assert "--ckpt_path=best" in seen[1]
 
 
 def write_fold(folder: Path, fold: int, probabilities: list[list[float]], failed: int = 0) -> Path:
@@ -186,3 +186,48 @@ def test_a_configuration_that_was_edited_is_another_experiment(
     config.write_text("seed_everything: 2\n")
     assert main(words) == 2
     assert "other settings" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("model", "data", "message"),
+    [
+        ("temporal_attn.VideoClassificationModule", "FolderDataModule", "folds: official are those of UCF101"),
+        ("pytorch_lightning.demos.boring_classes.BoringModel", "UCF101DataModule", "BoringModel is none"),
+    ],
+)
+def test_folds_that_cannot_be_pooled_are_refused_before_the_first(
+    model: str, data: str, message: str, tiny_ucf: Path, tmp_path: Path, capsys: Any
+):
+    arguments = {"root": str(tiny_ucf / "root")} | ({"splits": str(tiny_ucf / "splits")} if "UCF" in data else {})
+    config = tmp_path / "other.yaml"
+    config.write_text(
+        json.dumps(
+            {
+                "trainer": {"max_epochs": 1, "accelerator": "cpu"},
+                "model": {"class_path": model},
+                "data": {"class_path": f"datamodules.{data}", "init_args": arguments},
+            }
+        )
+    )
+    assert main(["crossval", f"--config={config}", f"--out={tmp_path / 'cv'}"]) == 2
+    assert message in capsys.readouterr().err
+    assert not list(tmp_path.glob("cv/fold-1/**/*.ckpt"))
+
+
+def test_a_fold_goes_on_with_its_last_epoch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    last = tmp_path / "fold-1" / "checkpoints" / "last.ckpt"
+    last.parent.mkdir(parents=True)
+    last.touch()
+    seen: list[list[str]] = []
+    monkeypatch.setattr("temporal_attn.crossval.run", lambda words, program: seen.append(words) or 1)
+    assert main(["crossval", "--config=some.yaml", f"--out={tmp_path}"]) == 1
+    assert "--ckpt_path=last" in seen[0]
+
+
+def test_lists_may_be_given_word_by_word(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    seen: list[list[str]] = []
+    monkeypatch.setattr("temporal_attn.crossval.run", lambda words, program: seen.append(words) or 1)
+    words = ["--config", "a.yaml", "--config=b.yaml", "--options=[data.seed=1,data.fold=2]", "--options", "model.lr=1"]
+    assert main(["crossval", *words, f"--out={tmp_path}"]) == 1
+    given = ["--config=a.yaml", "--config=b.yaml", "--data.seed=1", "--data.fold=2", "--model.lr=1"]
+    assert seen[0][1 : 1 + len(given)] == given

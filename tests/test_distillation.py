@@ -239,3 +239,29 @@ def test_the_datamodule_says_how_many_videos_a_class_has(
     assert torch.isfinite(fit(tmp_path, net, data(tiny_ucf)).callback_metrics["train/loss"])
     if options.get("loss") == "balanced_softmax":
         assert torch.allclose(net.loss.log_counts.exp(), torch.full((3,), 4.0))
+
+
+def test_numbers_are_names_of_videos_too(tmp_path: Path) -> None:
+    path = tmp_path / "p.jsonl"
+    rows = [{"video_id": str(i), "probabilities": {"x": i / 10, "y": 1 - i / 10}} for i in range(5)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    found = StoredTeacher(str(path), ["x", "y"])({"video_id": torch.tensor([3, 1]), "label": torch.zeros(2)})  # type: ignore[typeddict-item]
+    assert torch.allclose(found.exp()[:, 0], torch.tensor([0.3, 0.1]))
+
+
+def test_a_teacher_that_is_asked_is_as_sure_as_its_stored_predictions() -> None:
+    model = VideoClassifier(2, "test_resnet", attention=None, temporal="mean", dim=0)
+    video: Tensor = torch.randint(256, (2, 2, 3, 32, 32), dtype=torch.uint8)
+    plain, calibrated = AskedTeacher(model, [0, 1], "t.ckpt"), AskedTeacher(model, [0, 1], "t.ckpt", temperature=1.7)
+    assert torch.allclose(calibrated({"video": video}), plain({"video": video}) / 1.7)
+
+
+def test_a_teacher_of_one_stream_takes_the_frames_of_pairs_and_one_of_two_needs_them() -> None:
+    options: dict[str, Any] = {"attention": None, "temporal": "mean", "dim": 0}
+    one = AskedTeacher(VideoClassifier(2, "test_resnet", **options), [0, 1], "t.ckpt")
+    pairs: Tensor = torch.randint(256, (2, 2, 6, 32, 32), dtype=torch.uint8)
+    assert torch.equal(one({"video": pairs}), one({"video": pairs[:, :, :3]}))
+    two = AskedTeacher(VideoClassifier(2, "test_resnet", two_stream=True, **options), [0, 1], "t.ckpt")
+    assert two({"video": pairs}).shape == (2, 2)
+    with pytest.raises(UserError, match=r"t\.ckpt has two streams"):
+        two({"video": pairs[:, :, :3]})

@@ -189,3 +189,20 @@ def test_a_decay_that_averages_nothing_is_refused(decay: float) -> None:
         ExponentialMovingAverage(decay)
     with pytest.raises(UserError, match="ema_decay"):
         module(ema_decay=decay)
+
+
+def test_a_finished_training_that_is_resumed_returns_the_average(averaged: Any, tmp_path: Path) -> None:
+    folder, net, _ = averaged[:3]
+    whole = {name: value.clone() for name, value in net.state_dict().items()}
+    again = module(ema_decay=0.3)
+    fit(tmp_path, again, 3, ckpt=str(folder / "checkpoints" / "last.ckpt"))
+    assert_same(dict(again.state_dict()), whole)
+
+
+def test_weights_too_narrow_for_an_average_are_refused(tmp_path: Path) -> None:
+    trainer = pl.Trainer(
+        default_root_dir=str(tmp_path), precision="bf16-true", max_epochs=1, accelerator="cpu", logger=False,
+        enable_progress_bar=False, enable_model_summary=False, enable_checkpointing=False,
+    )  # fmt: skip
+    with pytest.raises(UserError, match=r"ema_decay: .*bfloat16"):
+        trainer.fit(module(ema_decay=0.9), datamodule=Data())

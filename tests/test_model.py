@@ -336,3 +336,15 @@ def test_padding_never_enters_the_backbone(training: bool):
     torch.testing.assert_close(output, twin.classify(tokens, mask, pts).logits)
     for (name, one), (_, other) in zip(model.named_buffers(), twin.named_buffers(), strict=True):
         torch.testing.assert_close(one, other, msg=name)
+
+
+def test_frames_that_are_dropped_leave_no_trace_where_frames_are_mixed():
+    model = make(motion="difference", frame_dropout=1.0, dropout=0.0, drop_path=0.0, freeze_batchnorm=True)
+    with torch.no_grad():
+        for parameter in model.motion.parameters():
+            parameter.add_(torch.randn_like(parameter))
+    video, keep = clips(1, 6), torch.tensor([[True, False, True, False, False, True]])
+    model.drop_frames = lambda mask: mask & keep
+    seen = model.train()(video).logits
+    assert torch.allclose(seen, model.eval()(video, keep).logits, atol=1e-5)
+    assert not torch.allclose(seen, model(video).logits, atol=1e-3)

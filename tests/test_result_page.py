@@ -281,3 +281,17 @@ def test_every_arrow_moves_in_a_list_of_confusions(narrow: Page, tmp_path: Path)
         narrow.keyboard.press(key)
         places.append(narrow.evaluate("document.activeElement.dataset.row"))
     assert places == ["1", "2", "1", "0"]
+
+
+def test_events_of_tensorboard_are_read_where_it_is_the_logger(tmp_path: Path):
+    pytest.importorskip("tensorboard")
+    from pytorch_lightning.loggers import TensorBoardLogger
+
+    for version, names in enumerate((["train/loss", "val/loss"], ["test/top1"])):
+        logger = TensorBoardLogger(str(tmp_path), version=version)
+        for epoch in range(3):
+            logger.log_metrics({name: 2.0 - epoch for name in names} | {"epoch": epoch}, step=10 * epoch)
+        logger.finalize("success")
+    log = find_log([tmp_path / "nowhere", tmp_path])
+    assert log == tmp_path / "lightning_logs" / "version_0"
+    assert read_curves(log, ["train/loss", "val/top1"]) == {"train/loss": [(1, 2.0), (2, 1.0), (3, 0.0)]}

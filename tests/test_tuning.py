@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import inspect
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -159,7 +160,13 @@ def test_the_log_says_why_a_trial_failed(
         return outcome
 
     monkeypatch.setattr("temporal_attn.tuning._fit", fit)
-    words = ["--config=a.yaml", f"--study={tmp_path / 's.sqlite'}", "--space=model.lr={low: 0, high: 1}", "--trials=3"]
+    (tmp_path / "a.yaml").write_text("model: {}\n")
+    words = [
+        f"--config={tmp_path / 'a.yaml'}",
+        f"--study={tmp_path / 's.sqlite'}",
+        "--space=model.lr={low: 0, high: 1}",
+        "--trials=3",
+    ]
     assert main(["tune", *words]) == 1
     said = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
     assert said == [
@@ -220,3 +227,22 @@ def test_the_spaces_in_configs_are_spaces_of_options_that_exist() -> None:
             place, kind, name = dimension.name.split(".")
             assert (place, kind) == ("model", "init_args")
             assert name in known, name
+
+
+def test_what_is_not_searched_stays_beside_a_nested_option(studied: Path, tmp_path: Path) -> None:
+    base = yaml.safe_load((studied / "experiment.yaml").read_text())
+    base["model"]["init_args"]["temporal_options"] = {"position": "relative", "pool": "gated"}
+    (tmp_path / "experiment.yaml").write_text(yaml.safe_dump(base))
+    words = [f"--config={tmp_path / 'experiment.yaml'}", f"--study={tmp_path / 'study.sqlite'}", "--trials=1"]
+    assert main(["tune", *words, "--space=model.temporal_options.direction={choices: [causal]}"]) == 0
+    experiment = load_experiment([str(tmp_path / "experiment.yaml"), str(tmp_path / "best.yaml")])
+    expected = {"position": "relative", "pool": "gated", "direction": "causal"}
+    assert experiment.module.hparams["temporal_options"] == expected  # type: ignore[comparison-overlap]
+
+
+def test_wrong_use_of_a_study_that_goes_on_fails_once(studied: Path, tmp_path: Path, capsys: Any) -> None:
+    shutil.copy(studied / "study.sqlite", tmp_path / "study.sqlite")
+    words = [f"--config={studied / 'experiment.yaml'}", f"--study={tmp_path / 'study.sqlite'}", "--trials=9"]
+    space = "--space=model.lr={low: 1e-4, high: 1e-2}"
+    assert main(["tune", *words, space, "--options=data.batchsize=4"]) == 2
+    assert capsys.readouterr().err.count("batchsize") < 4

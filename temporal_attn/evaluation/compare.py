@@ -49,6 +49,8 @@ class Comparison:
     @property
     def verdict(self) -> str:
         """One line: which is better, if that can be said."""
+        if self.groups < 2:
+            return "videos of one group say nothing about others"
         low, high = self.ci95
         if low <= 0 <= high:
             return "no difference that these videos could show"
@@ -81,7 +83,7 @@ def compare(first: Sequence[Mapping[str, Any]], second: Sequence[Mapping[str, An
             )
     ids = sorted(one)
     for key in ("label", "group"):
-        differing = [name for name in ids if one[name][key] != other[name][key]]
+        differing = [name for name in ids if _as_set(one[name][key]) != _as_set(other[name][key])]
         if differing:
             name = differing[0]
             raise UserError(
@@ -105,6 +107,11 @@ def compare(first: Sequence[Mapping[str, Any]], second: Sequence[Mapping[str, An
         only_second=only_second,
         p_value=mcnemar(len(only_first), len(only_second)),
     )
+
+
+def _as_set(label: str | Sequence[str]) -> set[str]:
+    """One class or several, which each run lists in the order of its own classes."""
+    return {label} if isinstance(label, str) else set(label)
 
 
 def _names(videos: Sequence[str]) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -162,6 +162,9 @@ class EvaluationRecorder(nn.Module):
 
         Args:
             world_size: How many there are.
+
+        Raises:
+            UserError: A name stands for videos of different classes.
         """
         names, failed = dict(self._names), dict(self._failed)
         if world_size > 1:
@@ -171,7 +174,28 @@ class EvaluationRecorder(nn.Module):
             for other_names, other_failed in every:
                 names.update(other_names)
                 failed.update(other_failed)
-        return Evaluation(self.scores.by_clip(), names, list(failed.values()))
+        views = self.scores.by_clip()
+        _refuse_clashes(views, names)
+        return Evaluation(views, names, list(failed.values()))
+
+
+def _refuse_clashes(views: VideoScore, names: Mapping[int, tuple[str, str]]) -> None:
+    """Views are averaged by video, and of one video they all have its label.
+
+    Raises:
+        UserError: They do not.
+    """
+    _, row = torch.unique(views.index, return_inverse=True)
+    last = torch.empty(len(views.index), dtype=torch.long, device=row.device)
+    last[row] = torch.arange(len(row), device=row.device)
+    clashing = views.label != views.label[last[row]]
+    if clashing.any():
+        clashing = clashing if clashing.ndim == 1 else clashing.any(1)
+        name = names[int(views.index[clashing][0])][0]
+        raise UserError(
+            f"video_id {name!r} stands for videos of different classes, whose scores would be averaged: give each a "
+            "name of its own, such as class/file"
+        )
 
 
 def require_labels(batch: VideoBatch) -> None:
