@@ -153,10 +153,11 @@ class MetricsWriter(pl.Callback):
             return
         document = getattr(pl_module, "test_summary", None)
         if document is None:
-            metrics = {name: value.item() for name, value in trainer.callback_metrics.items() if value.numel() == 1}
-            # JSON has no NaN.
-            metrics = {name: value if math.isfinite(value) else None for name, value in metrics.items()}
-            document = {"schema": "temporal_attn/logged_metrics/1", **metrics}
+            logged = {name: value.item() for name, value in trainer.callback_metrics.items() if value.numel() == 1}
+            document = {"schema": "temporal_attn/logged_metrics/1"}
+            document |= {
+                name: value if math.isfinite(value) else None for name, value in logged.items()
+            }  # not NaN: JSON
         path = run_folder(trainer) / self.filename
         table, module = getattr(pl_module, "test_table", None), cast(Any, pl_module)
         if table is not None:

@@ -66,6 +66,15 @@ def test_metrics_of_a_stranger(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "metrics.json").read_text())["accuracy"] == 0.25
 
 
+def test_metrics_that_are_no_numbers_are_null(tmp_path: Path) -> None:
+    class Broken(Stranger):
+        def test_step(self, batch: Any, batch_idx: int) -> None:
+            self.log("accuracy", float("nan"))
+
+    trainer(tmp_path, MetricsWriter()).test(Broken(), loader(), verbose=False)
+    assert '"accuracy": null' in (tmp_path / "metrics.json").read_text()
+
+
 def test_predictions_of_a_stranger(tmp_path: Path) -> None:
     writer = PredictionWriter()
     net = Stranger()
