@@ -155,9 +155,8 @@ class MetricsWriter(pl.Callback):
         if document is None:
             logged = {name: value.item() for name, value in trainer.callback_metrics.items() if value.numel() == 1}
             document = {"schema": "temporal_attn/logged_metrics/1"}
-            document |= {
-                name: value if math.isfinite(value) else None for name, value in logged.items()
-            }  # not NaN: JSON
+            for name, value in logged.items():
+                document[name] = value if math.isfinite(value) else None  # JSON has no NaN
         path = run_folder(trainer) / self.filename
         table, module = getattr(pl_module, "test_table", None), cast(Any, pl_module)
         if table is not None:
@@ -206,7 +205,8 @@ class PredictionWriter(BasePredictionWriter):
         """Start the file anew."""
         if stage != "predict":
             return
-        writers = [callback for callback in self._of(trainer) if isinstance(callback, PredictionWriter)]
+        source: Any = trainer
+        writers = [callback for callback in source.callbacks if isinstance(callback, PredictionWriter)]
         if self.uninvited and len(writers) > 1:  # whoever was asked for writes the same file
             self._is_silent = True
             return
@@ -245,11 +245,6 @@ class PredictionWriter(BasePredictionWriter):
         self.failed += sum(row.get("failed") is not None for row in rows)
         with open(self.path, "a") as file:
             file.writelines(lines)
-
-    @staticmethod
-    def _of(trainer: pl.Trainer) -> list[pl.Callback]:
-        callbacks: list[pl.Callback] = trainer.callbacks  # type: ignore[attr-defined]
-        return callbacks
 
     def _names(
         self,

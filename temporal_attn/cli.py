@@ -269,7 +269,10 @@ def _flags_with_values(words: list[str], run: Callable[..., int]) -> list[str]:
 
 
 def _lists_together(words: list[str], run: Callable[..., int]) -> list[str]:
-    """An option that takes a list may be given several times: ``--config A --config B`` means ``--config=[A, B]``."""
+    """An option that takes a list may be given several times: ``--config A --config B`` means ``--config=[A, B]``.
+
+    With a ``+`` behind its name it always could.
+    """
     known = signature(run, eval_str=True).parameters.items()
     lists = {f"--{name}" for name, own in known if get_args(own.annotation) and list[str] in get_args(own.annotation)}
     values: dict[str, list[str]] = {}
@@ -277,8 +280,8 @@ def _lists_together(words: list[str], run: Callable[..., int]) -> list[str]:
     pending = iter(words)
     for word in pending:
         name, is_joined, value = word.partition("=")
-        if name in lists:
-            values.setdefault(name, []).append(value if is_joined else next(pending, ""))
+        if name.removesuffix("+") in lists:
+            values.setdefault(name.removesuffix("+"), []).append(value if is_joined else next(pending, ""))
         else:
             rest.append(word)
     return [*rest, *(f"{name}={_joined(own)}" for name, own in values.items())]

@@ -227,7 +227,7 @@ def test_a_fold_goes_on_with_its_last_epoch(tmp_path: Path, monkeypatch: pytest.
 def test_lists_may_be_given_word_by_word(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     seen: list[list[str]] = []
     monkeypatch.setattr("temporal_attn.crossval.run", lambda words, program: seen.append(words) or 1)
-    words = ["--config", "a.yaml", "--config=b.yaml", "--options=[data.seed=1,data.fold=2]", "--options", "model.lr=1"]
+    words = ["--config", "a.yaml", "--config+", "b.yaml", "--options=[data.seed=1,data.fold=2]", "--options=model.lr=1"]
     assert main(["crossval", *words, f"--out={tmp_path}"]) == 1
     given = ["--config=a.yaml", "--config=b.yaml", "--data.seed=1", "--data.fold=2", "--model.lr=1"]
     assert seen[0][1 : 1 + len(given)] == given
