@@ -246,8 +246,24 @@ class FrameBackbone(nn.Module):
 
     def pool(self, maps: Tensor) -> Tensor:
         """Tokens (N, C') of maps."""
-        out: Tensor = self.net.forward_head(maps, pre_logits=True)
+        out: Tensor = self.net.forward_head(_with_gradient_like(maps), pre_logits=True)
         return out
+
+
+def _with_gradient_like(maps: Tensor) -> Tensor:
+    """The same maps, whose gradient comes back in their memory layout.
+
+    That of a mean over places does not come in channels_last by itself, and in another order every layer below has to
+    turn it around: of the last convolution of EfficientNet-Lite0 with CBAM, forward and backward, 0.29 s instead of
+    0.42 for 108 frames of 224 × 298 on one thread.
+    """
+    if not (maps.requires_grad and maps.ndim == 4 and maps.is_contiguous(memory_format=torch.channels_last)):
+        return maps
+    if torch.compiler.is_compiling():  # there the compiler chooses
+        return maps
+    same = maps.view_as(maps)  # the hook must not stay on somebody else's tensor
+    same.register_hook(lambda grad: grad.contiguous(memory_format=torch.channels_last))
+    return same
 
 
 def _few_at_once(run: Callable[[Tensor], Tensor], frames: Tensor) -> Tensor:

@@ -354,6 +354,5 @@ class VideoClassifier(nn.Module):
         if self.training and self.frame_dropout:
             whole = torch.ones(clips.shape[:2], dtype=torch.bool, device=clips.device)
             kept = self.drop_frames(whole if mask is None else mask)
-        # Where frames are mixed, what is dropped must not have left its trace in others.
-        tokens = self._encode(clips, kept if self.mixes_time else mask, cached=features is not None).tokens
+        tokens = self._encode(clips, kept, cached=features is not None).tokens
         return self.classify(tokens, kept, pts)

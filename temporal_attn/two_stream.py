@@ -64,11 +64,19 @@ class TwoStreamBackbone(FrameBackbone):
 
 
 def _apart(x: Tensor) -> Tensor:
-    """Streams that share channels, (N, 2C, …), become rows of their own, (2N, C, …)."""
-    streams = x.reshape(2 * len(x), x.shape[1] // 2, *x.shape[2:])
-    return streams.contiguous(memory_format=torch.channels_last) if streams.ndim == 4 else streams
+    """Streams that share channels, (N, 2C, …), become rows of their own, (2N, C, …); maps in channels_last."""
+    if x.ndim != 4:
+        return x.reshape(2 * len(x), -1)
+    count, channels, *size = x.shape
+    streams = x.permute(0, 2, 3, 1).reshape(count, *size, 2, channels // 2)
+    return streams.permute(0, 3, 1, 2, 4).reshape(2 * count, *size, channels // 2).permute(0, 3, 1, 2)
 
 
 def _together(x: Tensor) -> Tensor:
     """The inverse of `_apart`."""
-    return x.reshape(len(x) // 2, 2 * x.shape[1], *x.shape[2:])
+    if x.ndim != 4:
+        return x.reshape(len(x) // 2, -1)
+    # By the channels_last order, so that gradients come back in it too: in another, every layer below turns them around.
+    count, channels, *size = x.shape
+    streams = x.permute(0, 2, 3, 1).reshape(count // 2, 2, *size, channels)
+    return streams.permute(0, 2, 3, 1, 4).reshape(count // 2, *size, 2 * channels).permute(0, 3, 1, 2)

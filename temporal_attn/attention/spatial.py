@@ -8,6 +8,7 @@ from torch.nn.functional import conv2d
 
 from temporal_attn.attention.inlined import correlate, inlines
 from temporal_attn.attention.norm import BatchNorm2d
+from temporal_attn.attention.pooling import mean_and_max_of_channels
 from temporal_attn.attention.reweighting import Reweighting
 
 __all__ = ["CBAMSpatialGate", "Conv1x1Gate", "SpatialLogits"]
@@ -48,8 +49,7 @@ class SpatialLogits(nn.Module):
             descriptors = [torch.cat([reduce(part, 1) for part in halves], 1) for reduce in (torch.mean, torch.amax)]
             summed = correlate(descriptors, self.conv.weight[0]).flip(0).unsqueeze(1)
         else:
-            # Not torch.stack: once a size varies, its backward pass is more than torch 2.14's compiler can order.
-            summed = self._by_rows(torch.cat((x.mean(1, keepdim=True), x.amax(1, keepdim=True)), 1))
+            summed = self._by_rows(mean_and_max_of_channels(x))
         out: Tensor = self.norm(summed)
         return out
 
