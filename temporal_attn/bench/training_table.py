@@ -7,13 +7,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from temporal_attn.bench.paired import Estimate, accuracy, difference, signed
-from temporal_attn.bench.training_rows import BLOCKS, Block, Row
+from temporal_attn.bench.training_rows import BLOCKS
 from temporal_attn.bench.training_runs import Finished
 
-__all__ = ["Found", "figures", "section"]
+__all__ = ["Figures", "Found", "figures", "section"]
 
 Found = Mapping[str, Mapping[int, Finished]]
 """Finished runs by row and seed."""
+Figures = dict[str, Any]
+"""Of one row of one block, as `figures` says; all that JSON can hold."""
 
 _HEAD = (
     "top-1, mean (lowest–highest seed)",
@@ -25,94 +27,112 @@ _HEAD = (
     "fit, CPU",
     "predict a video, CPU",
 )
+_MEASURED = (
+    "top1",
+    "lowest",
+    "highest",
+    "ci95",
+    "against",
+    "trained",
+    "parameters",
+    "gflops",
+    "fit_cpu_s",
+    "predict_cpu_s",
+    "videos",
+    "groups",
+    "dates",
+    "where",
+    "versions",
+)
 
 
-def figures(found: Found) -> list[dict[str, Any]]:
+def figures(found: Found, earlier: Sequence[Figures] = ()) -> list[Figures]:
     """One dict for each row of each block, in the order of the table.
 
     Args:
         found: The runs that there are.
+        earlier: Figures of runs that are gone, or lie elsewhere; they stand until there are as many runs.
 
     Returns:
         block, row, words, base (whether the others are compared with it), seeds (those that there are); and None where
-        there is none: top1, lowest, highest, ci95, against (difference, low, high), trained, parameters, gflops, and
-        fit_cpu_s and predict_cpu_s, medians over seeds.
+        there is none: top1, lowest, highest, ci95, against (difference, low, high), trained, parameters, gflops,
+        fit_cpu_s and predict_cpu_s, medians over seeds, videos and groups (their numbers), and dates, where and
+        versions, each a list without repetition.
     """
-    return [_figures(block, row, found) for block in BLOCKS for row in (block.base, *block.others)]
+    known = {(row["block"], row["row"]): row for row in earlier}
+    made = []
+    for block in BLOCKS:
+        for row in (block.base, *block.others):
+            head = {"block": block.title, "row": row.name, "words": row.words, "base": row is block.base}
+            runs, old = found.get(row.name, {}), known.get((block.title, row.name))
+            if old is not None and len(old["seeds"]) > len(runs):
+                made.append({**old, **head})
+            elif runs:
+                made.append({**head, **_measured(runs, None if row is block.base else found.get(block.base.name, {}))})
+            else:
+                made.append({**head, "seeds": [], **dict.fromkeys(_MEASURED)})
+    return made
 
 
-def _figures(block: Block, row: Row, found: Found) -> dict[str, Any]:
-    runs = found.get(row.name, {})
-    head = {"block": block.title, "row": row.name, "words": row.words, "base": row is block.base}
-    if not runs:
-        keys = (
-            "top1",
-            "lowest",
-            "highest",
-            "ci95",
-            "against",
-            "trained",
-            "parameters",
-            "gflops",
-            "fit_cpu_s",
-            "predict_cpu_s",
-        )
-        return {**head, "seeds": [], **dict.fromkeys(keys)}
+def _measured(runs: Mapping[int, Finished], base: Mapping[int, Finished] | None) -> Figures:
     groups = _groups(runs)
     answers = _answers(runs)
     top1 = accuracy(answers, groups)
     tops = [statistics.fmean(own.values()) for own in answers.values()]
-    against = None if row is block.base else difference(answers, _answers(found.get(block.base.name, {})), groups)
+    against = None if base is None else difference(answers, _answers(base), groups)
     costs = [run.costs for run in runs.values()]
-    return {
-        **head,
-        "seeds": sorted(runs),
-        "top1": top1.value,
-        "lowest": min(tops),
-        "highest": max(tops),
-        "ci95": [top1.low, top1.high],
-        "against": None if against is None else list(against),
-        "trained": costs[0].trained,
-        "parameters": costs[0].parameters,
-        "gflops": costs[0].gflops,
-        "fit_cpu_s": statistics.median(run.fit_cpu_s for run in runs.values()),
-        "predict_cpu_s": statistics.median(cost.predict_cpu_s for cost in costs),
-    }
+    values: tuple[Any, ...] = (
+        top1.value,
+        min(tops),
+        max(tops),
+        [top1.low, top1.high],
+        None if against is None else list(against),
+        costs[0].trained,
+        costs[0].parameters,
+        costs[0].gflops,
+        statistics.median(run.fit_cpu_s for run in runs.values()),
+        statistics.median(cost.predict_cpu_s for cost in costs),
+        len(groups),
+        len(set(groups)),
+        sorted({run.date for run in runs.values()}),
+        sorted({f"{run.machine['processor']}, {_number(run.threads, 'thread')}" for run in runs.values()}),
+        sorted({_versions(run) for run in runs.values()}),
+    )
+    return {"seeds": sorted(runs), **dict(zip(_MEASURED, values, strict=True))}
 
 
-def section(found: Found, command: str, config: str) -> str:
+def section(rows: Sequence[Figures], command: str, config: str) -> str:
     """The text of the section.
 
     Args:
-        found: The runs that there are.
+        rows: What `figures` gave.
         command: What makes it anew.
         config: The configuration that rows differ from.
     """
-    runs = [run for own in found.values() for run in own.values()]
-    parts = [f"```sh\n{command}\n```", _about(runs, config) if runs else "No run is finished."]
-    rows = figures(found)
+    done = {row["row"]: row for row in rows if row["seeds"]}  # a base stands in several blocks
+    parts = [f"```sh\n{command}\n```", _about(list(done.values()), config) if done else "No run is finished."]
     for block in BLOCKS:
         own = [row for row in rows if row["block"] == block.title]
         parts += [f"**{block.title}**", _table(own), _conclusion(own)]
     return "\n\n".join(part for part in parts if part)
 
 
-def _about(runs: Sequence[Finished], config: str) -> str:
+def _about(rows: Sequence[Figures], config: str) -> str:
     """What ran, when, where, with which versions, and how to read it."""
-    groups = _groups(dict(enumerate(runs[:1])))
-    days = sorted({run.date for run in runs})
+    days, where, versions = (
+        sorted({one for row in rows for one in row[key]}) for key in ("dates", "where", "versions")
+    )
     when = days[0] if len(days) == 1 else f"{days[0]} to {days[-1]}"
-    where = sorted({f"{run.machine['processor']}, {_number(run.threads, 'thread')}" for run in runs})
-    versions = sorted({_versions(run) for run in runs})
+    runs = _number(sum(len(row["seeds"]) for row in rows), "run")
+    groups = _number(rows[0]["groups"], "group")
     return (
-        f"{_number(len(runs), 'run')} of {config} with the options of each row, {when}, on {'; '.join(where)}; "
-        f"{'; or '.join(versions)}. Validation after the last epoch, so that no epoch is chosen: "
-        f"{len(groups)} videos in {_number(len(set(groups)), 'group')}. Intervals are 95 % bootstraps over groups of "
-        "the seeds' mean; differences are paired by seed and video. A multiplication and an addition are two "
-        "operations. Seconds are CPU time of all threads, because other work may have run beside: those of `fit` with "
-        "validation after each epoch, from a warm cache or else with decoding; those of a prediction from pixels to "
-        "probabilities, one clip at a time. Where there is no difference, one interval in twenty leaves zero out all "
-        "the same."
+        f"{runs} of {config} with the options of each row, {when}, on {'; '.join(where)}; {'; or '.join(versions)}. "
+        f"Validation after the last epoch, so that no epoch is chosen: {rows[0]['videos']} videos in {groups}. "
+        "Intervals are 95 % bootstraps over groups of the seeds' mean; differences are paired by seed and video. A "
+        "multiplication and an addition are two operations. Seconds are CPU time of all threads, because other work "
+        "may have run beside: those of `fit` with validation after each epoch, from a warm cache or else with "
+        "decoding; those of a prediction from pixels to probabilities, one clip at a time. Where there is no "
+        "difference, one interval in twenty leaves zero out all the same."
     )
 
 
