@@ -262,7 +262,7 @@ def _with_gradient_like(maps: Tensor) -> Tensor:
     if torch.compiler.is_compiling():  # there the compiler chooses
         return maps
     same = maps.view_as(maps)  # the hook must not stay on somebody else's tensor
-    same.register_hook(lambda grad: grad.contiguous(memory_format=torch.channels_last))
+    same.register_hook(lambda grad: grad.contiguous(memory_format=torch.channels_last))  # type: ignore[no-untyped-call]
     return same
 
 

@@ -66,7 +66,7 @@ class TwoStreamBackbone(FrameBackbone):
 def _apart(x: Tensor) -> Tensor:
     """Streams that share channels, (N, 2C, …), become rows of their own, (2N, C, …); maps in channels_last."""
     if x.ndim != 4:
-        return x.reshape(2 * len(x), -1)
+        return x.reshape(2 * len(x), x.shape[1] // 2, *x.shape[2:])
     count, channels, *size = x.shape
     streams = x.permute(0, 2, 3, 1).reshape(count, *size, 2, channels // 2)
     return streams.permute(0, 3, 1, 2, 4).reshape(2 * count, *size, channels // 2).permute(0, 3, 1, 2)
@@ -75,8 +75,9 @@ def _apart(x: Tensor) -> Tensor:
 def _together(x: Tensor) -> Tensor:
     """The inverse of `_apart`."""
     if x.ndim != 4:
-        return x.reshape(len(x) // 2, -1)
-    # By the channels_last order, so that gradients come back in it too: in another, every layer below turns them around.
+        return x.reshape(len(x) // 2, 2 * x.shape[1], *x.shape[2:])
+    # Taken apart in the order of channels_last, so that gradients come back in it: in another, every layer below has to
+    # turn them around.
     count, channels, *size = x.shape
     streams = x.permute(0, 2, 3, 1).reshape(count // 2, 2, *size, channels)
     return streams.permute(0, 2, 3, 1, 4).reshape(count // 2, *size, 2 * channels).permute(0, 3, 1, 2)
