@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import random
 from dataclasses import asdict, replace
 from typing import Any, Literal
 
@@ -50,7 +51,8 @@ class FeatureCache(pl.Callback):
     random frames and augmentation, of which every epoch draws one.
 
     What is stored is verified by its checksum when a run begins; what is damaged is computed anew. Several processes
-    may fill one cache.
+    may fill one cache: each takes the videos in an order of its own and leaves out what is there by then, so that they
+    share the work.
 
     Args:
         views: Stored views of a training video; more views augment more and take as much more time and room.
@@ -59,7 +61,7 @@ class FeatureCache(pl.Callback):
 
     Attributes:
         stores: What a split is read from, by its name.
-        computed: How many videos of a split were computed by this run, on all processes.
+        computed: How many videos of a split were missing when this run began, and are stored now.
         failed: Why videos of a split could not be read, by id.
 
     Raises:
@@ -154,6 +156,7 @@ class FeatureCache(pl.Callback):
         from rich.progress import track
 
         share = missing[trainer.global_rank :: trainer.world_size]
+        random.SystemRandom().shuffle(share)  # so that another program that fills the same cache computes others
         failed: dict[str, str] = {}
         if missing:
             log.info("caching features of %d of %d videos in %s", len(missing), len(dataset.records), store.folder)
@@ -165,7 +168,8 @@ class FeatureCache(pl.Callback):
             hidden = trainer.global_rank != 0 or not steps or not console.is_terminal
             with model.backbone.folded_below_cut():
                 for start in track(steps, description="features", console=console, disable=hidden):
-                    self.compute(share[start : start + self.batch_size], data, dataset, store, model, failed)
+                    batch = [r for r in share[start : start + self.batch_size] if not _is_stored(store, r)]
+                    self.compute(batch, data, dataset, store, model, failed)
                     tenth = 10 * (start + self.batch_size) // len(share)
                     if not console.is_terminal and tenth > 10 * start // len(share):  # a bar would garble a log file
                         log.info("features of %d of %d videos", min(start + self.batch_size, len(share)), len(share))

@@ -134,6 +134,24 @@ def test_a_second_run_computes_nothing(
     run(tmp_path).fit(module(), datamodule=data(tiny_ucf, tmp_path / "cache"))
 
 
+def test_what_another_program_stores_meanwhile_is_not_computed_again(
+    tiny_ucf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original, asked = FeatureCache.compute, {True: [], False: []}
+
+    def compute(self: FeatureCache, records: list[VideoRecord], data: Any, dataset: Any, *rest: Any) -> None:
+        if not asked[dataset.train]:
+            original(self, list(dataset.records), data, dataset, *rest)  # the other one was faster
+        asked[dataset.train].append(len(records))
+
+    monkeypatch.setattr(FeatureCache, "compute", compute)
+    run(tmp_path).fit(module(), datamodule=data(tiny_ucf, tmp_path / "cache"))
+    for first, *later in asked.values():
+        assert first > 0
+        assert sum(later) == 0
+    assert len(asked[True]) > 1
+
+
 def test_an_interrupted_filling_goes_on(tiny_ucf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     original, calls = FeatureCache.compute, []
 
