@@ -131,7 +131,6 @@ BLOCKS: tuple[Block, ...] = (
         (
             Row("default_mean", "the same with mean pooling over time", "partial", ("model.temporal=mean",)),
             Row("no_cbam", "the same without CBAM", "partial", ("model.attention=null",)),
-            Row("from_blocks_5", "the last two stages too", "partial", ("model.freeze=blocks.4",)),
             Row(
                 "fine_tuned",
                 "all of it, one stream, 4 frames at 160 pixels",
