@@ -269,16 +269,20 @@ def test_frames_are_dropped_in_training_and_never_in_evaluation():
         assert not (model(video, torch.tensor([[True, False, False, False]] * 8)).frame_weights[:, 1:] > 0).any()
 
 
-def test_dropped_frames_do_not_enter_the_backbone():
-    model = trained(make(attention=None, frame_dropout=1.0, dropout=0.0, drop_path=0.0, freeze_batchnorm=True)).train()
+@pytest.mark.parametrize("compiled", [False, True])
+def test_dropped_frames_do_not_enter_the_backbone(compiled: bool, monkeypatch: pytest.MonkeyPatch):
+    """But for compiled code, whose number of frames stays."""
+    model = make(attention=None, frame_dropout=1.0, dropout=0.0, drop_path=0.0, freeze_batchnorm=True)
+    model = trained(model).train()
     keep = torch.tensor([[True, False, True, True], [False, False, True, False]])
-    model.drop_frames = lambda mask: mask & keep
+    monkeypatch.setattr(model, "drop_frames", lambda mask: mask & keep)
+    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: compiled)
     seen = []
     first = next(module for module in model.backbone.net.modules() if isinstance(module, torch.nn.Conv2d))
     first.register_forward_pre_hook(lambda conv, args: seen.append(len(args[0])))
     video = clips(2)
     out = model(video).logits
-    assert seen == [int(keep.sum())]
+    assert seen == [keep.numel() if compiled else int(keep.sum())]
     torch.testing.assert_close(out, model.eval()(video, keep).logits)
 
 
