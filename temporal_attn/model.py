@@ -354,8 +354,8 @@ class VideoClassifier(nn.Module):
         if self.training and self.frame_dropout:
             whole = torch.ones(clips.shape[:2], dtype=torch.bool, device=clips.device)
             kept = self.drop_frames(whole if mask is None else mask)
-        # What is compiled would be compiled anew for other numbers of frames; where frames are mixed, what is dropped must
-        # not have left its trace in others.
+        # What is compiled would be compiled anew for other numbers of frames; where frames are mixed, what is dropped
+        # must not have left its trace in others.
         all_of_them = torch.compiler.is_compiling() and not self.mixes_time
         tokens = self._encode(clips, mask if all_of_them else kept, cached=features is not None).tokens
         return self.classify(tokens, kept, pts)

@@ -225,6 +225,28 @@ def test_gradient_checkpointing_stores_less_between_the_passes():
     assert stored(make(gradient_checkpointing=True).train()) < 0.5 * stored(make().train())
 
 
+@pytest.mark.parametrize("attention", ["cbam", "se", None])
+@pytest.mark.parametrize(("two_stream", "cells"), [(False, 1), (False, 2), (True, 1), (True, 2)])
+def test_gradients_lie_in_memory_as_the_maps_do(two_stream: bool, cells: int, attention: str | None):
+    """In another order every layer below has to turn them around, which costs more than the convolutions do."""
+    model = trained(make(two_stream=two_stream, spatial_tokens=cells, attention=attention)).train()
+    channels_last = []
+
+    def note(grad: Tensor) -> None:
+        channels_last.append(grad.is_contiguous(memory_format=torch.channels_last))
+
+    def watch(module: nn.Module, inputs: object, output: Tensor) -> None:
+        if output.requires_grad and output.ndim == 4 and min(output.shape[1:]) > 1:
+            output.register_hook(note)
+
+    for module in model.backbone.modules():
+        module.register_forward_hook(watch)
+    video = torch.cat([clips(seed=1), clips(seed=2)], 2) if two_stream else clips()
+    model(video).logits.square().sum().backward()
+    assert len(channels_last) >= 18
+    assert all(channels_last)
+
+
 # --- frame dropout -------------------------------------------------------------------------------------------------
 
 
